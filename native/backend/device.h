@@ -1,0 +1,74 @@
+// A device that is open: its backend's table, its handle, and buffers that free themselves.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "backend/backend.h"
+
+namespace lowrank {
+
+class Device {
+ public:
+  // `name` is "cpu", or a plug-in's name. Throws Error{kBackend} or Error{kUnsupported}.
+  static std::shared_ptr<Device> open(const std::string& name, const DeviceOptions& options = {});
+  // For tests and plug-ins: a table that isn't registered.
+  static std::shared_ptr<Device> open(const Backend& backend, const DeviceOptions& options = {});
+
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const Backend& backend() const { return *backend_; }
+  void* handle() const { return handle_; }
+  DeviceInfo info() const;
+
+  // Throws Error{kBackend} with the device's message when `status` isn't 0. `op` begins the message.
+  void check(int status, const char* op) const;
+
+ private:
+  Device(const Backend& backend, void* handle) : backend_(&backend), handle_(handle) {}
+  const Backend* backend_;
+  void* handle_;
+};
+
+// Device memory, 64-byte aligned and zero-filled.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(std::shared_ptr<Device> device, size_t bytes);
+  ~Buffer() { reset(); }
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  void reset() noexcept;
+  void* data() const { return data_; }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+  size_t bytes() const { return bytes_; }
+
+  void upload(const void* from, size_t bytes, size_t offset = 0);
+  void download(void* to, size_t bytes, size_t offset = 0) const;
+  void zero();
+
+ private:
+  void swap(Buffer& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+  std::shared_ptr<Device> device_;
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace lowrank

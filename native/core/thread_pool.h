@@ -1,0 +1,61 @@
+// A fixed set of workers for data-parallel loops. Results must never depend on how many there are:
+// callers split work into pieces by the problem's shape and give each piece to exactly one worker.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace lowrank {
+
+class ThreadPool {
+ public:
+  // `threads` counts the calling thread; 0 means one per physical core.
+  explicit ThreadPool(int threads = 0);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls body(index, worker) for index in [0, count), each exactly once, in no fixed order;
+  // `worker` in [0, size()) names the thread, for per-thread scratch memory. Returns when all are
+  // done. Allocates nothing. The body must not throw and must not call parallel_for.
+  template <typename Body>
+  void parallel_for(int64_t count, const Body& body) {
+    if (count <= 0) return;
+    if (count == 1 || workers_.empty()) {
+      for (int64_t i = 0; i < count; ++i) body(i, 0);
+      return;
+    }
+    run(
+        count,
+        [](const void* context, int64_t index, int worker) {
+          (*static_cast<const Body*>(context))(index, worker);
+        },
+        &body);
+  }
+
+ private:
+  using Task = void (*)(const void* context, int64_t index, int worker);
+  void run(int64_t count, Task task, const void* context);
+  void work(int worker);
+  void worker_loop(int worker);
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  uint64_t generation_ = 0;
+  int active_ = 0;
+  bool stop_ = false;
+  Task task_ = nullptr;
+  const void* context_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+};
+
+}  // namespace lowrank
