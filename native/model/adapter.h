@@ -1,0 +1,50 @@
+// A LoRA adapter on a device: A and B of every adapted linear, and modules trained in full.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine.h"
+#include "model/weights.h"
+
+namespace lowrank {
+
+struct LoraModule {
+  std::string name;  // "model.layers.0.self_attn.q_proj"
+  int32_t layer = 0;
+  Linear linear = Linear::kQ;
+  int64_t in = 0, out = 0;
+  int32_t rank = 0;
+  float scale = 0;   // alpha / r, or alpha / sqrt(r) with rsLoRA
+  Buffer a, b;       // f32 [rank, in], [out, rank]
+};
+
+// A whole module trained in place of the base's (modules_to_save), f32 master values.
+struct SavedModule {
+  std::string name;  // Hugging Face parameter name, "lm_head.weight"
+  std::vector<int64_t> shape;
+  Buffer value;
+};
+
+class AdapterImpl {
+ public:
+  std::shared_ptr<ModelImpl> model;
+  LoraOptions options;
+  std::vector<LoraModule> modules;       // by layer, then in Linear order
+  std::vector<SavedModule> saved;
+
+  // The module on this linear, or null.
+  const LoraModule* find(int32_t layer, Linear linear) const;
+  // The full replacement of this parameter, or null.
+  const SavedModule* find_saved(const std::string& name) const;
+  int32_t max_rank() const;
+};
+
+// Which linears `options` selects, as PEFT does: a name matches the whole module name or its end
+// after a dot; "all-linear" takes every linear of the blocks; the pattern must match the whole name.
+// Throws Error{kInvalidArgument} when nothing matches. No weights needed.
+std::vector<LoraModule> select_lora_modules(const ModelConfig& config, const LoraOptions& options);
+
+}  // namespace lowrank

@@ -1,0 +1,66 @@
+// The weights of a base model on a device.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/device.h"
+#include "engine.h"
+#include "model/config.h"
+
+namespace lowrank {
+
+// A weight matrix and the device memory behind it. When the file's storage type is kept and the
+// device reads host memory, `view.data` points into the mapped file and `data` is empty.
+struct WeightMatrix {
+  std::string name;  // Hugging Face name with ".weight"
+  Weight view;
+  Buffer data;
+  Buffer absmax, nested_absmax;  // NF4 (absmax holds codes with double quantization)
+  uint64_t bytes() const;
+};
+
+// Norm weights and biases: always f32 on the device.
+struct WeightVector {
+  std::string name;
+  int64_t count = 0;
+  Buffer data;
+  const float* get() const { return data.as<const float>(); }
+  float* mutable_get() { return data.as<float>(); }
+};
+
+struct LayerWeights {
+  WeightMatrix linear[kLinearCount];
+  WeightVector bias[kLinearCount];  // count 0 = none
+  WeightVector input_norm, post_attention_norm;
+  WeightVector q_norm, k_norm;      // count 0 = none
+};
+
+class ModelImpl {
+ public:
+  std::shared_ptr<Device> device;
+  ModelConfig config;
+  ModelOptions options;
+  std::string folder;
+  WeightMatrix embedding;            // model.embed_tokens.weight
+  WeightMatrix head;                 // lm_head.weight; rows 0 when tied
+  WeightVector final_norm;
+  std::vector<LayerWeights> layers;
+  std::vector<std::shared_ptr<void>> mappings;  // keep mapped files alive
+  Buffer nested_code;                           // NF4 double quantization's shared map
+
+  const WeightMatrix& head_matrix() const { return config.tied_embeddings ? embedding : head; }
+  uint64_t weight_bytes() const;
+
+  // Every parameter in the order of model_parameters(): exactly one of matrix, vector is set.
+  struct Named {
+    std::string name;
+    WeightMatrix* matrix = nullptr;
+    WeightVector* vector = nullptr;
+  };
+  std::vector<Named> parameters();
+};
+
+}  // namespace lowrank
