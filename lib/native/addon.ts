@@ -1,5 +1,6 @@
 // The typed surface of the native addon. A test compares it with what the .node file exports.
-// All methods that do work return promises; the work runs on threads of the engine's own.
+// All methods that do work return promises; the work runs on threads of the engine's own: one per
+// loaded model, which its adapters, sessions and generators share, so their calls never overlap.
 // Typed arrays are copied before a method returns, so callers may reuse them.
 
 export type NativeDType = 'f32' | 'bf16' | 'f16';
@@ -115,10 +116,10 @@ export interface NativeAbortFlag {
 export interface NativeModel {
   info(): NativeModelInfo;
   save(folder: string, dtype: NativeDType): Promise<void>;
-  createAdapter(options: NativeLoraOptions, seed: number): NativeAdapter;
+  createAdapter(options: NativeLoraOptions, seed: number): Promise<NativeAdapter>;
   loadAdapter(folder: string): Promise<NativeAdapter>;
-  createSession(adapter: NativeAdapter | null, options: NativeSessionOptions): NativeSession;
-  createGenerator(adapter: NativeAdapter | null, capacity: number): NativeGenerator;
+  createSession(adapter: NativeAdapter | null, options: NativeSessionOptions): Promise<NativeSession>;
+  createGenerator(adapter: NativeAdapter | null, capacity: number): Promise<NativeGenerator>;
   forwardLogits(adapter: NativeAdapter | null, ids: Int32Array): Promise<Float32Array>;
   // Waits for work in flight, then frees; later calls reject with ERR_LOWRANK_DISPOSED.
   dispose(): Promise<void>;
