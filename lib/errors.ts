@@ -38,7 +38,8 @@ export class LowrankError extends Error {
 
 /** One or two lines for a terminal: place, message, hint. */
 export function describeError(error: unknown): string {
-  if (!(error instanceof LowrankError)) return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof LowrankError))
+    return error instanceof Error ? error.message : String(error);
   const place = error.where ? `${error.where}: ` : '';
   const hint = error.hint ? `\n  ${error.hint}` : '';
   return `${place}${error.message}${hint}`;
