@@ -129,7 +129,7 @@ enum class Optimizer : uint8_t { kAdamW = 0, kAdamW8Bit = 1 };
 
 struct SessionOptions {
   Optimizer optimizer = Optimizer::kAdamW;
-  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   float weight_decay = 0;        // never on norms and biases
   float max_grad_norm = 1;       // 0 = no clipping
   uint64_t seed = 42;            // dropout

@@ -74,8 +74,9 @@ struct LoraSegment {
 // ---- Operations ---------------------------------------------------------------------------------
 
 // y = x W^T + bias + residual + sum over segments. x [T, in], y [T, out] (y may be f32 while x is
-// bf16). residual [T, out] may be null and may be y itself. xa [T, >= max rank] receives
-// scale-free dropout(x) A^T for the backward pass; required when there are segments.
+// bf16). residual [T, out] of y's type may be null and may be y itself. Segments ascend and don't
+// overlap. xa [T, >= max rank] of x's type receives scale-free dropout(x) A^T for the backward pass;
+// required when there are segments.
 struct LinearForward {
   Matrix x;
   Matrix y;
@@ -259,9 +260,9 @@ struct AdamWTensor {
 struct AdamW {
   const AdamWTensor* tensors = nullptr;
   int32_t tensor_count = 0;
-  float beta1 = 0.9f;
-  float beta2 = 0.999f;
-  float eps = 1e-8f;
+  double beta1 = 0.9;  // f64: 1 - 0.999f is off by 1e-5 of itself
+  double beta2 = 0.999;
+  double eps = 1e-8;
   int64_t step = 1;
   float grad_scale = 1;
   bool eight_bit = false;

@@ -68,6 +68,8 @@ void sync_directory(const std::string& path);
 // Largest resident set of this process so far, in bytes; 0 where unknown.
 uint64_t peak_resident_bytes();
 uint64_t resident_bytes();
+// Physical memory of the machine in bytes; 0 where unknown.
+uint64_t total_memory_bytes();
 // Memory that can be allocated without swapping, in bytes; honours a cgroup limit. 0 where unknown.
 uint64_t available_memory_bytes();
 

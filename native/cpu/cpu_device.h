@@ -1,0 +1,43 @@
+// An open CPU device: the worker threads, the chosen kernels, and scratch memory of fixed size that
+// is allocated once at open so that no operation ever allocates.
+#pragma once
+
+#include <cstddef>
+
+#include "core/thread_pool.h"
+#include "cpu/isa.h"
+#include "cpu/kernel_table.h"
+
+namespace lowrank::cpu {
+
+// Per-thread scratch. A kernel may use all of it within one parallel_for body and must not expect
+// anything to survive between bodies. Kernel authors raise it to the largest need.
+inline constexpr size_t kThreadScratchBytes = size_t{1} << 20;
+// One block for the whole device, for what all workers of one operation share (packed panels).
+inline constexpr size_t kSharedScratchBytes = size_t{1} << 20;
+
+struct CpuDevice {
+  // `request` and `threads` as in DeviceOptions. Throws Error{kUnsupported} or {kOutOfMemory}.
+  CpuDevice(int threads, const char* request);
+  ~CpuDevice();
+  CpuDevice(const CpuDevice&) = delete;
+  CpuDevice& operator=(const CpuDevice&) = delete;
+
+  // 64-byte aligned; `worker` is the second argument of a parallel_for body.
+  void* thread_scratch(int worker) const {
+    return scratch + static_cast<size_t>(worker) * kThreadScratchBytes;
+  }
+  void* shared_scratch() const {
+    return scratch + static_cast<size_t>(pool.size()) * kThreadScratchBytes;
+  }
+  size_t scratch_bytes() const {
+    return static_cast<size_t>(pool.size()) * kThreadScratchBytes + kSharedScratchBytes;
+  }
+
+  Isa isa;
+  ThreadPool pool;
+  KernelTable kernels;
+  char* scratch = nullptr;
+};
+
+}  // namespace lowrank::cpu

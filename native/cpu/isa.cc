@@ -1,0 +1,43 @@
+#include "cpu/isa.h"
+
+#include <cstdlib>
+
+#include "core/error.h"
+
+namespace lowrank::cpu {
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kReference:
+      return "reference";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAmx:
+      return "amx";
+  }
+  return "?";
+}
+
+Isa choose_isa(const char* request) {
+  const char* place = "isa";
+  if (!request || !*request) {
+    request = std::getenv("LOWRANK_ISA");
+    place = "LOWRANK_ISA";
+  }
+  if (!request || !*request) return best_isa();
+  const std::string name = request;
+  for (Isa isa : {Isa::kReference, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    if (name != isa_name(isa)) continue;
+    if (isa_available(isa)) return isa;
+    throw Error(ErrorCode::kUnsupported, "this machine can't run the " + name + " kernels", place,
+                std::string("leave it out, or use ") + isa_name(best_isa()) + " or reference");
+  }
+  throw Error(ErrorCode::kUnsupported, "unknown instruction set '" + name + "'", place,
+              "use reference, avx2, avx512, amx or neon");
+}
+
+}  // namespace lowrank::cpu

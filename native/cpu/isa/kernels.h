@@ -1,0 +1,20 @@
+// The registration functions of the fast kernels: one per instruction set and family, defined by
+// the units in this folder. Each overrides its rows of the table.
+#pragma once
+
+#include "cpu/kernel_table.h"
+
+namespace lowrank::cpu {
+
+namespace avx2 {
+void register_elementwise(KernelTable& table);
+}
+namespace avx512 {
+void register_elementwise(KernelTable& table);
+}
+namespace amx {}
+namespace neon {
+void register_elementwise(KernelTable& table);
+}
+
+}  // namespace lowrank::cpu
