@@ -1,8 +1,8 @@
 // Binds the scalar references to the kernel table: double arithmetic on f32 or bf16 operands.
 #include <vector>
 
-#include "core/error.h"
 #include "cpu/cpu_device.h"
+#include "cpu/reference/adamw_8bit.h"
 #include "cpu/reference/attention.h"
 #include "cpu/reference/cast.h"
 #include "cpu/reference/embedding.h"
@@ -149,7 +149,10 @@ void head_loss(CpuDevice&, const HeadLoss& op) {
 }
 
 void adamw(CpuDevice&, const AdamW& op) {
-  if (op.eight_bit) throw Error(ErrorCode::kUnsupported, "8-bit AdamW has no kernel yet");
+  if (op.eight_bit) {
+    ref::adamw_8bit(op);
+    return;
+  }
   for (int32_t i = 0; i < op.tensor_count; ++i) {
     const AdamWTensor& tensor = op.tensors[i];
     ref::adamw<double, float>(tensor.parameter, tensor.gradient, tensor.m, tensor.v, tensor.count,
@@ -172,20 +175,9 @@ void cast(CpuDevice&, const Cast& op) {
   });
 }
 
-void quantize_nf4(CpuDevice&, const QuantizeNf4&) {
-  throw Error(ErrorCode::kUnsupported, "NF4 quantization has no kernel yet");
-}
-
-void quantize_absmax(CpuDevice&, const QuantizeAbsmax&) {
-  throw Error(ErrorCode::kUnsupported, "double quantization has no kernel yet");
-}
-
-void dequantize(CpuDevice&, const Dequantize& op) {
-  ref::with_float_type(op.to_dtype, [&](auto tag) {
-    using To = typename decltype(tag)::Type;
-    ref::dequantize(op.weight, static_cast<To*>(op.to));
-  });
-}
+void quantize_nf4(CpuDevice&, const QuantizeNf4& op) { ref::quantize_nf4(op); }
+void quantize_absmax(CpuDevice&, const QuantizeAbsmax& op) { ref::quantize_absmax(op); }
+void dequantize(CpuDevice&, const Dequantize& op) { ref::dequantize(op); }
 
 size_t no_linear_workspace(const CpuDevice&, const LinearShape&) { return 0; }
 size_t no_attention_workspace(const CpuDevice&, const AttentionShape&) { return 0; }

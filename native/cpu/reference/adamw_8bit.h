@@ -28,17 +28,18 @@ struct AdamWScalars {
 
 inline AdamWScalars adamw_scalars(const AdamW& op, const AdamWTensor& tensor) {
   const double step = static_cast<double>(op.step);
-  const double beta1 = op.beta1, beta2 = op.beta2, lr = tensor.learning_rate;
+  const double beta1 = op.beta1, beta2 = op.beta2;
+  const double lr = static_cast<double>(tensor.learning_rate);
   AdamWScalars s;
-  s.beta1 = op.beta1;
+  s.beta1 = static_cast<float>(beta1);
   s.one_minus_beta1 = static_cast<float>(1 - beta1);
-  s.beta2 = op.beta2;
+  s.beta2 = static_cast<float>(beta2);
   s.one_minus_beta2 = static_cast<float>(1 - beta2);
   s.grad_scale = op.grad_scale;
-  s.decay = static_cast<float>(1 - lr * tensor.weight_decay);
+  s.decay = static_cast<float>(1 - lr * static_cast<double>(tensor.weight_decay));
   s.step_size = static_cast<float>(lr / (1 - std::pow(beta1, step)));
   s.v_correction = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, step)));
-  s.eps = op.eps;
+  s.eps = static_cast<float>(op.eps);
   return s;
 }
 
