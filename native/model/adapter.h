@@ -47,4 +47,18 @@ class AdapterImpl {
 // Throws Error{kInvalidArgument} when nothing matches. No weights needed.
 std::vector<LoraModule> select_lora_modules(const ModelConfig& config, const LoraOptions& options);
 
+// The parameters that modules_to_save trains in full, by their Hugging Face names, in the order of
+// model_parameters(); a name matches as in select_lora_modules. A tied head that is named becomes a
+// parameter of its own. Throws Error{kInvalidArgument} for a name that matches nothing.
+std::vector<ParameterInfo> select_saved_modules(const ModelConfig& config,
+                                                const LoraOptions& options);
+
+// What Adapter::create, load and save of engine.h do; the same arguments and errors.
+std::shared_ptr<AdapterImpl> create_adapter(std::shared_ptr<ModelImpl> model,
+                                            const LoraOptions& options, uint64_t seed);
+std::shared_ptr<AdapterImpl> load_adapter(std::shared_ptr<ModelImpl> model,
+                                          const std::string& folder);
+void save_adapter(const AdapterImpl& adapter, const std::string& folder,
+                  const std::string& base_model_name);
+
 }  // namespace lowrank

@@ -26,6 +26,7 @@ struct RopeConfig {
 struct ModelConfig {
   std::string family;
   std::string json;  // the text it was parsed from; written back on save
+  DType dtype = DType::kF32;  // "dtype" or "torch_dtype": the type of the files' tensors
   int64_t vocabulary = 0, hidden = 0, intermediate = 0, layers = 0;
   int32_t heads = 0, kv_heads = 0, head_dim = 0, rotary_dim = 0;
   int64_t max_positions = 0;

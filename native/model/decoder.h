@@ -17,6 +17,7 @@ struct StepShape {
   int64_t tokens = 0;
   int64_t labels = 0;
   bool training = true;
+  int64_t cached = 0;  // longest key-value cache that block_cached() will see; 0 = it isn't called
 };
 
 struct BufferSpec {
@@ -61,8 +62,11 @@ struct ModelGradients {
 
 class Decoder {
  public:
-  // `adapter` may be null. `max_positions` sizes the RoPE tables.
-  Decoder(std::shared_ptr<ModelImpl> model, std::shared_ptr<AdapterImpl> adapter);
+  // `adapter` may be null. `max_positions` is the longest document or cache that will come; it sizes
+  // the RoPE tables, which hold rope_bytes() on the device.
+  Decoder(std::shared_ptr<ModelImpl> model, std::shared_ptr<AdapterImpl> adapter,
+          int64_t max_positions);
+  static uint64_t rope_bytes(const ModelConfig& config, int64_t max_positions);
 
   // Bytes one block keeps between its forward and its backward, beside its input.
   static std::vector<BufferSpec> saved_specs(const ModelConfig& config,

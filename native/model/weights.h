@@ -63,4 +63,13 @@ class ModelImpl {
   std::vector<Named> parameters();
 };
 
+// What Model::load, create and save of engine.h do; the same arguments and errors.
+std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std::string& folder,
+                                      const ModelOptions& options, const Progress& progress,
+                                      const std::atomic<bool>* abort);
+std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device,
+                                        const std::string& config_json,
+                                        const ModelOptions& options, uint64_t seed);
+void save_model(const ModelImpl& model, const std::string& folder, DType dtype);
+
 }  // namespace lowrank
