@@ -1,0 +1,11 @@
+// AdamW over a list of tensors, with f32 or 8-bit states; see backend.h. Throws
+// Error{kInvalidArgument} for arguments that break the contract.
+#pragma once
+
+#include "backend/device.h"
+
+namespace lowrank::ops {
+
+void adamw(const Device& device, const AdamW& op);
+
+}  // namespace lowrank::ops

@@ -1,0 +1,11 @@
+// The sum of squares over a list of f32 tensors; see backend.h. Throws Error{kInvalidArgument} for
+// arguments that break the contract.
+#pragma once
+
+#include "backend/device.h"
+
+namespace lowrank::ops {
+
+void squared_norm(const Device& device, const SquaredNorm& op);
+
+}  // namespace lowrank::ops
