@@ -118,7 +118,10 @@ export interface NativeModel {
   save(folder: string, dtype: NativeDType): Promise<void>;
   createAdapter(options: NativeLoraOptions, seed: number): Promise<NativeAdapter>;
   loadAdapter(folder: string): Promise<NativeAdapter>;
-  createSession(adapter: NativeAdapter | null, options: NativeSessionOptions): Promise<NativeSession>;
+  createSession(
+    adapter: NativeAdapter | null,
+    options: NativeSessionOptions,
+  ): Promise<NativeSession>;
   createGenerator(adapter: NativeAdapter | null, capacity: number): Promise<NativeGenerator>;
   forwardLogits(adapter: NativeAdapter | null, ids: Int32Array): Promise<Float32Array>;
   // Waits for work in flight, then frees; later calls reject with ERR_LOWRANK_DISPOSED.

@@ -1,0 +1,89 @@
+#include "node/functions.h"
+
+#include "backend/registry.h"
+#include "core/os.h"
+#include "node/options.h"
+#include "node/progress.h"
+#include "node/promise_worker.h"
+#include "node/results.h"
+
+namespace lowrank::node {
+
+Napi::Value list_backends(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&] {
+    const std::vector<BackendReport> reports = lowrank::list_backends();
+    Napi::Array array = Napi::Array::New(env, reports.size());
+    for (uint32_t i = 0; i < reports.size(); ++i) {
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("name", reports[i].name);
+      object.Set("available", reports[i].available);
+      object.Set("message", reports[i].message);
+      array.Set(i, object);
+    }
+    return array;
+  });
+}
+
+Napi::Value describe_device(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&] {
+    const DeviceInfo device = read_device(info[0]).open()->info();
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("name", device.name);
+    object.Set("isa", device.isa);
+    object.Set("threads", device.threads);
+    object.Set("totalBytes", static_cast<double>(device.total_bytes));
+    object.Set("freeBytes", static_cast<double>(device.free_bytes));
+    return object;
+  });
+}
+
+Napi::Value estimate_plan(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    const DeviceRequest device = read_device(info[0]);
+    const std::string config = read_text(info[1], "configJson");
+    const EstimateOptions options =
+        read_estimate_options(OptionsReader(info[2], "estimate options"));
+    return to_js(info.Env(), estimate(device.open(), config, options));
+  });
+}
+
+Napi::Value merge_adapter_folder(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] {
+    auto channel = ProgressChannel::open(info[4]);
+    const std::shared_ptr<SerialWorker> worker = Environment::of(info.Env()).new_worker();
+    return run_async(
+        info.Env(), *worker, new_abort_state(),
+        [device = read_device(info[0]), model = read_text(info[1], "modelFolder"),
+         adapter = read_text(info[2], "adapterFolder"), output = read_text(info[3], "outputFolder"),
+         report = ProgressChannel::reporter(channel)](std::atomic<bool>&) {
+          return merge_adapter(device.open(), model, adapter, output, report);
+        },
+        [worker, channel](Napi::Env env, const MergeReport& report) -> napi_value {
+          return to_js(env, report);
+        });
+  });
+}
+
+Napi::Value memory_use(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    Napi::Object object = Napi::Object::New(info.Env());
+    object.Set("peakResidentBytes", static_cast<double>(os::peak_resident_bytes()));
+    object.Set("residentBytes", static_cast<double>(os::resident_bytes()));
+    object.Set("availableBytes", static_cast<double>(os::available_memory_bytes()));
+    return object;
+  });
+}
+
+Napi::Value sync_directory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    os::sync_directory(read_text(info[0], "path"));
+    return info.Env().Undefined();
+  });
+}
+
+}  // namespace lowrank::node
+namespace lowrank::node {
+Napi::Value inspect_safetensors(const Napi::CallbackInfo& info) { return info.Env().Undefined(); }
+}  // namespace lowrank::node
