@@ -1,0 +1,26 @@
+// Choosing the next token from logits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine.h"
+
+namespace lowrank {
+
+// Samples as Transformers does: temperature, then the top_k largest, then the smallest set of those
+// whose probability reaches top_p (Holtzman et al., arXiv 1904.09751). Equal logits count by index,
+// so the result is a pure function of its arguments; `position` numbers the draws of a seed.
+// Temperature 0 takes the largest logit. Minus infinity excludes a token. Throws Error{kNotFinite}
+// when a logit is NaN or plus infinity, or none is finite, and Error{kInvalidArgument}.
+class Sampler {
+ public:
+  int32_t sample(const std::vector<float>& logits, const SamplingOptions& options,
+                 int64_t position);
+
+ private:
+  std::vector<int32_t> order_;
+  std::vector<double> probability_;
+};
+
+}  // namespace lowrank
