@@ -15,7 +15,10 @@ namespace lowrank {
 namespace cpu {
 
 CpuDevice::CpuDevice(int threads, const char* request)
-    : isa(choose_isa(request)), pool(threads), kernels(reference_table()) {
+    : isa(choose_isa(request)),
+      pool(threads),
+      kernels(reference_table()),
+      reference(reference_table()) {
   register_kernels(isa, kernels);
   scratch = static_cast<char*>(os::allocate_pages(scratch_bytes()));
 }
@@ -111,6 +114,11 @@ int run(void* handle, const Op* op) {
   });
 }
 
+int adamw(void* handle, const AdamW* op) {
+  return op->eight_bit ? run<&KernelTable::adamw_8bit>(handle, op)
+                       : run<&KernelTable::adamw_f32>(handle, op);
+}
+
 template <auto Query, typename Shape>
 size_t workspace_bytes(void* handle, const Shape* shape) {
   const CpuDevice& device = as_device(handle);
@@ -150,7 +158,7 @@ Backend make_backend() {
   b.embedding_forward = run<&T::embedding_forward, EmbeddingForward>;
   b.embedding_backward = run<&T::embedding_backward, EmbeddingBackward>;
   b.head_loss = run<&T::head_loss, HeadLoss>;
-  b.adamw = run<&T::adamw, AdamW>;
+  b.adamw = adamw;
   b.squared_norm = run<&T::squared_norm, SquaredNorm>;
   b.cast = run<&T::cast, Cast>;
   b.quantize_nf4 = run<&T::quantize_nf4, QuantizeNf4>;

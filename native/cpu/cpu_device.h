@@ -37,6 +37,7 @@ struct CpuDevice {
   Isa isa;
   ThreadPool pool;
   KernelTable kernels;
+  KernelTable reference;  // what a kernel falls back to
   char* scratch = nullptr;
 };
 

@@ -1,9 +1,8 @@
 // The CPU backend's own table: one function per operation, filled by the scalar reference first and
-// overridden by the fast kernels of the chosen instruction set (isa.h). A kernel may override one
-// row and call the row it replaced by saving it at registration.
+// overridden by the fast kernels of the chosen instruction set (isa.h).
 //
 // A kernel returns nothing and must not fail for checked arguments; where it can't run (a storage
-// type it doesn't know) it calls the reference. It never allocates: memory comes from the op's
+// type it doesn't know) it calls the same row of `device.reference`. It never allocates: memory comes from the op's
 // workspace or from the device's scratch (cpu_device.h). Code that is compiled with wide instruction
 // flags follows the rules in cpu/isa/README.md.
 #pragma once
@@ -33,7 +32,8 @@ struct KernelTable {
   void (*embedding_forward)(CpuDevice&, const EmbeddingForward&);
   void (*embedding_backward)(CpuDevice&, const EmbeddingBackward&);
   void (*head_loss)(CpuDevice&, const HeadLoss&);
-  void (*adamw)(CpuDevice&, const AdamW&);
+  void (*adamw_f32)(CpuDevice&, const AdamW&);   // AdamW.eight_bit is false
+  void (*adamw_8bit)(CpuDevice&, const AdamW&);  // AdamW.eight_bit is true
   void (*squared_norm)(CpuDevice&, const SquaredNorm&);
   void (*cast)(CpuDevice&, const Cast&);
   void (*quantize_nf4)(CpuDevice&, const QuantizeNf4&);

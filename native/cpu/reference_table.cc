@@ -148,11 +148,7 @@ void head_loss(CpuDevice&, const HeadLoss& op) {
   });
 }
 
-void adamw(CpuDevice&, const AdamW& op) {
-  if (op.eight_bit) {
-    ref::adamw_8bit(op);
-    return;
-  }
+void adamw_f32(CpuDevice&, const AdamW& op) {
   for (int32_t i = 0; i < op.tensor_count; ++i) {
     const AdamWTensor& tensor = op.tensors[i];
     ref::adamw<double, float>(tensor.parameter, tensor.gradient, tensor.m, tensor.v, tensor.count,
@@ -160,6 +156,8 @@ void adamw(CpuDevice&, const AdamW& op) {
                               static_cast<double>(tensor.weight_decay), op);
   }
 }
+
+void adamw_8bit(CpuDevice&, const AdamW& op) { ref::adamw_8bit(op); }
 
 void squared_norm(CpuDevice&, const SquaredNorm& op) {
   *op.result = ref::squared_norm(op.tensors, op.counts, op.tensor_count);
@@ -202,7 +200,8 @@ KernelTable reference_table() {
   table.embedding_forward = embedding_forward;
   table.embedding_backward = embedding_backward;
   table.head_loss = head_loss;
-  table.adamw = adamw;
+  table.adamw_f32 = adamw_f32;
+  table.adamw_8bit = adamw_8bit;
   table.squared_norm = squared_norm;
   table.cast = cast;
   table.quantize_nf4 = quantize_nf4;
