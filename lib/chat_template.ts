@@ -5,7 +5,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Template } from '@huggingface/jinja';
 import { LowrankError } from './errors.js';
-import { findSpans, type AssistantSpan, type SpanContext } from './template_spans.js';
+import { findSpans, turnEnds, type AssistantSpan, type SpanContext } from './template_spans.js';
 import { readJsonObject, type Tokenizer } from './tokenizer.js';
 
 export interface ChatMessage {
@@ -133,6 +133,11 @@ export class ChatTemplate {
     const text = marked.replace(MARKS, '');
     const tagged = this.pick(options).hasGenerationTags ? parseMarks(marked) : undefined;
     return { text, spans: findSpans(this.spanContext, text, messages, options, tagged) };
+  }
+
+  /** Texts of the tokens that end an assistant's turn: the stop tokens and what the template writes. */
+  turnEnds(): readonly string[] {
+    return turnEnds(this.spanContext, {});
   }
 
   private pick(options: RenderOptions): Compiled {

@@ -250,7 +250,7 @@ function generationPrompt(context: SpanContext, options: RenderOptions): string 
 
 /** Tokens that end an assistant turn: the stop tokens, and the first special token that the template
  * writes after the last answer of a conversation. */
-function turnEnds(context: SpanContext, options: RenderOptions): string[] {
+export function turnEnds(context: SpanContext, options: RenderOptions): string[] {
   const key = variablesKey(options);
   let ends = context.turnEnds.get(key);
   if (ends === undefined) {

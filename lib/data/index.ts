@@ -1,4 +1,8 @@
 // Public surface of the data loader.
+export { Dataset, loadDataset, type LoadDatasetOptions } from './dataset.js';
+export type { PrepareOptions, PrepareProgress } from './options.js';
+export { countOverlap, prepareDataset } from './prepare.js';
+export type { RowIterable } from './source.js';
 export type {
   BadRow,
   BatchOptions,

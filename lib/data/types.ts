@@ -110,8 +110,8 @@ export interface DataReport {
   duplicates: number;
   /** Rows in whose text somebody typed a special token such as <|im_end|>. */
   typedSpecialTokens: number;
-  /** Labels that are a stop token; undefined when no stop token is known. */
-  stopTokenLabels?: number;
+  /** Examples in which a stop token is trained; undefined when no stop token is known. */
+  withStopToken?: number;
   maxLength?: number;
   warnings: string[];
   cache: { folder: string; hit: boolean };

@@ -1,0 +1,139 @@
+// Which examples make up which micro-batch: a function of lengths, options, seed and epoch alone.
+import type { CheckedBatchOptions } from './options.js';
+import { identity, shuffle } from './order.js';
+import {
+  groupCount,
+  packBestFitDecreasing,
+  sortByLengthDescending,
+  type Groups,
+} from './packing.js';
+
+export interface ExampleSizes {
+  length(example: number): number;
+  labelTokens(example: number): number;
+}
+
+const SHUFFLE_EXAMPLES = 0;
+const SHUFFLE_SEQUENCES = 1;
+const SHUFFLE_BATCHES = 2;
+
+/** Examples per group of similar length, in micro-batches (as Transformers' group_by_length). */
+const LENGTH_WINDOW = 50;
+
+/** `examples`: a split's, in the order of the files. Returns the members of each micro-batch. */
+export function planBatches(
+  examples: Uint32Array,
+  sizes: ExampleSizes,
+  options: CheckedBatchOptions,
+  capacity: number,
+): Groups {
+  const { shuffle: shuffled, seed, epoch, perDeviceBatchSize } = options;
+  const order = examples.slice();
+  if (shuffled) shuffle(order, seed, epoch, SHUFFLE_EXAMPLES);
+  const length = (example: number): number => sizes.length(example);
+  let sequences: Groups;
+  if (options.packing) {
+    sequences = packBestFitDecreasing(order, length, capacity);
+    if (shuffled) sequences = reorder(sequences, seed, epoch, SHUFFLE_SEQUENCES);
+  } else {
+    if (options.groupByLength && shuffled) groupByLength(order, length, perDeviceBatchSize);
+    sequences = { members: order, offsets: identity(order.length + 1) };
+  }
+  const batches = cut(sequences, length, perDeviceBatchSize, options.maxTokens);
+  const regroup = options.groupByLength && shuffled && !options.packing;
+  return regroup ? reorder(batches, seed, epoch, SHUFFLE_BATCHES) : batches;
+}
+
+/** The largest micro-batch that any epoch can have. */
+export function boundBatches(
+  examples: Uint32Array,
+  sizes: ExampleSizes,
+  options: CheckedBatchOptions,
+  capacity: number,
+): { maxTokens: number; maxLabels: number } {
+  // Packed lengths don't depend on the epoch, only which example of a length goes where; labels do.
+  const packed = options.packing
+    ? packBestFitDecreasing(examples, (example) => sizes.length(example), capacity)
+    : { members: examples, offsets: identity(examples.length + 1) };
+  const tokens = new Float64Array(groupCount(packed));
+  for (let g = 0; g < tokens.length; g++) {
+    for (const member of groupMembers(packed, g)) tokens[g]! += sizes.length(member);
+  }
+  let maxTokens = sumOfLargest(tokens, options.perDeviceBatchSize);
+  if (options.maxTokens !== undefined) {
+    maxTokens = Math.min(
+      maxTokens,
+      Math.max(
+        options.maxTokens,
+        tokens.reduce((a, b) => Math.max(a, b), 0),
+      ),
+    );
+  }
+  if (options.packing) return { maxTokens, maxLabels: maxTokens };
+  const labels = Float64Array.from(examples, (example) => sizes.labelTokens(example));
+  return {
+    maxTokens,
+    maxLabels: Math.min(maxTokens, sumOfLargest(labels, options.perDeviceBatchSize)),
+  };
+}
+
+export function groupMembers(groups: Groups, group: number): Uint32Array {
+  return groups.members.subarray(groups.offsets[group], groups.offsets[group + 1]);
+}
+
+function sumOfLargest(values: Float64Array, count: number): number {
+  const sorted = values.slice().sort();
+  return sorted.subarray(-count).reduce((a, b) => a + b, 0);
+}
+
+// Joins sequences into micro-batches of at most `count` sequences and `maxTokens` tokens (a single
+// sequence may be longer).
+function cut(
+  sequences: Groups,
+  length: (example: number) => number,
+  count: number,
+  maxTokens = Infinity,
+): Groups {
+  const offsets = [0];
+  let inBatch = 0;
+  let tokens = 0;
+  const total = groupCount(sequences);
+  for (let s = 0; s < total; s++) {
+    const size = groupMembers(sequences, s).reduce((sum, example) => sum + length(example), 0);
+    if (inBatch === count || (inBatch > 0 && tokens + size > maxTokens)) {
+      offsets.push(sequences.offsets[s]!);
+      inBatch = 0;
+      tokens = 0;
+    }
+    inBatch++;
+    tokens += size;
+  }
+  if (inBatch > 0) offsets.push(sequences.members.length);
+  return { members: sequences.members, offsets: Uint32Array.from(offsets) };
+}
+
+function reorder(groups: Groups, seed: number, epoch: number, use: number): Groups {
+  const order = shuffle(identity(groupCount(groups)), seed, epoch, use);
+  const members = new Uint32Array(groups.members.length);
+  const offsets = new Uint32Array(order.length + 1);
+  order.forEach((group, i) => {
+    const from = groupMembers(groups, group);
+    members.set(from, offsets[i]!);
+    offsets[i + 1] = offsets[i]! + from.length;
+  });
+  return { members, offsets };
+}
+
+// In place: windows of the shuffled order, each sorted by length.
+function groupByLength(
+  order: Uint32Array,
+  length: (example: number) => number,
+  batchSize: number,
+): void {
+  const window = batchSize * LENGTH_WINDOW;
+  for (let at = 0; at < order.length; at += window) {
+    const part = order.subarray(at, at + window);
+    const longest = part.reduce((max, example) => Math.max(max, length(example)), 0);
+    part.set(sortByLengthDescending(part, length, longest));
+  }
+}
