@@ -1,4 +1,6 @@
 // The package's public interface, and nothing else.
+export { ChatTemplate, type ChatMessage, type RenderOptions } from './chat_template.js';
+export * from './data/index.js';
 export { Adapter, type AdapterOptions } from './adapter.js';
 export { LowrankError, describeError, type LowrankErrorCode } from './errors.js';
 export {
@@ -16,3 +18,4 @@ export {
   type ModelLoadOptions,
   type ModelOptions,
 } from './model.js';
+export { TextStream, Tokenizer } from './tokenizer.js';

@@ -1,8 +1,8 @@
 // Options of the data loader, checked before anything is read.
 import { z } from 'zod';
 import type { ChatTemplate } from '../chat_template.js';
-import { LowrankError } from '../errors.js';
 import type { Tokenizer } from '../tokenizer.js';
+import { parseOptions } from '../validate.js';
 
 const ratio = z.number().min(0).max(1);
 
@@ -62,19 +62,9 @@ const batchSchema = z.strictObject({
 export type CheckedBatchOptions = z.output<typeof batchSchema>;
 
 export function checkPrepareOptions(options: PrepareOptions): CheckedPrepareOptions {
-  return check(prepareSchema, options, 'prepareDataset');
+  return parseOptions(prepareSchema, options, 'prepareDataset');
 }
 
 export function checkBatchOptions(options: z.input<typeof batchSchema>): CheckedBatchOptions {
-  return check(batchSchema, options, 'batch options');
-}
-
-function check<T extends z.ZodType>(schema: T, options: unknown, where: string): z.output<T> {
-  const result = schema.safeParse(options);
-  if (result.success) return result.data;
-  const problems = result.error.issues.map((issue) => {
-    const key = issue.path.join('.');
-    return key === '' ? issue.message : `"${key}": ${issue.message}`;
-  });
-  throw new LowrankError('ERR_LOWRANK_INVALID_ARGUMENT', problems.join('; '), { where });
+  return parseOptions(batchSchema, options, 'batches');
 }

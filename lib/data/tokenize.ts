@@ -66,7 +66,7 @@ export async function encodeTexts(
   texts: readonly PreparedText[],
   tokenizer: Tokenizer,
 ): Promise<TokenizedRow[]> {
-  const results = new Array<TokenizedRow>(texts.length);
+  const results: TokenizedRow[] = Array.from({ length: texts.length });
   // Texts alike are encoded together: offsets cost more than the encoding and only masks need them.
   for (const complete of [false, true]) {
     for (const offsets of [false, true]) {
