@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "model/adapter.h"
+#include "model/forward_logits.h"
 #include "model/generator.h"
 #include "model/weights.h"
 #include "train/plan.h"
@@ -171,6 +172,11 @@ const std::vector<float>& Generator::logits() { return impl_->logits(); }
 int32_t Generator::next(const SamplingOptions& options) { return impl_->next(options); }
 int64_t Generator::length() const { return impl_->length(); }
 uint64_t Generator::cache_bytes() const { return impl_->cache_bytes(); }
+
+std::vector<float> forward_logits(std::shared_ptr<Model> model, std::shared_ptr<Adapter> adapter,
+                                  const int32_t* ids, int64_t count) {
+  return forward_logits(model->impl(), impl_of(model, adapter), ids, count);
+}
 
 const char* engine_version() { return LOWRANK_VERSION; }
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "engine.h"
+#include "engine_types.h"
 #include "model/weights.h"
 
 namespace lowrank {

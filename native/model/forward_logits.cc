@@ -1,4 +1,5 @@
-// Logits of a whole document through the same blocks as training.
+#include "model/forward_logits.h"
+
 #include <algorithm>
 
 #include "core/error.h"
@@ -27,9 +28,9 @@ class Buffers {
 
 }  // namespace
 
-std::vector<float> forward_logits(std::shared_ptr<Model> model, std::shared_ptr<Adapter> adapter,
+std::vector<float> forward_logits(const std::shared_ptr<ModelImpl>& impl,
+                                  const std::shared_ptr<AdapterImpl>& adapter_impl,
                                   const int32_t* ids, int64_t count) {
-  const std::shared_ptr<ModelImpl>& impl = model->impl();
   const ModelConfig& config = impl->config;
   const int64_t limit =
       impl->options.max_length > 0 ? impl->options.max_length : config.max_positions;
@@ -45,7 +46,6 @@ std::vector<float> forward_logits(std::shared_ptr<Model> model, std::shared_ptr<
                   "forward_logits", "use the tokenizer that belongs to the model");
 
   const std::shared_ptr<Device>& device = impl->device;
-  const std::shared_ptr<AdapterImpl> adapter_impl = adapter ? adapter->impl() : nullptr;
   static const std::vector<LoraModule> none;
   const std::vector<LoraModule>& modules = adapter_impl ? adapter_impl->modules : none;
   StepShape shape;

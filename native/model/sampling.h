@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine.h"
+#include "engine_types.h"
 
 namespace lowrank {
 

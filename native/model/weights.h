@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "backend/device.h"
-#include "engine.h"
+#include "engine_types.h"
 #include "model/config.h"
 
 namespace lowrank {

@@ -16,7 +16,7 @@ AbortFlagWrap::AbortFlagWrap(const Napi::CallbackInfo& info)
 }
 
 Napi::Function AbortFlagWrap::define(Napi::Env env) {
-  return DefineClass(env, "NativeAbortFlag", {InstanceMethod<&AbortFlagWrap::abort>("abort")});
+  return DefineClass(env, "NativeAbortFlag", {InstanceMethod<&AbortFlagWrap::set>("abort")});
 }
 
 Napi::Value AbortFlagWrap::create(const Napi::CallbackInfo& info) {
@@ -31,6 +31,6 @@ AbortState AbortFlagWrap::read(const Napi::Value& value) {
   return Unwrap(value.As<Napi::Object>())->state_;
 }
 
-void AbortFlagWrap::abort(const Napi::CallbackInfo&) { state_->store(true); }
+void AbortFlagWrap::set(const Napi::CallbackInfo&) { state_->store(true); }
 
 }  // namespace lowrank::node

@@ -14,7 +14,7 @@ class AbortFlagWrap : public Napi::ObjectWrap<AbortFlagWrap> {
   static AbortState read(const Napi::Value& value);
 
  private:
-  void abort(const Napi::CallbackInfo& info);
+  void set(const Napi::CallbackInfo& info);
   AbortState state_;
 };
 

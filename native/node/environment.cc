@@ -16,7 +16,7 @@ Environment& Environment::install(Napi::Env env) {
 Environment& Environment::of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
 void Environment::stop() {
-  for (const auto& worker : workers_) worker->abort();
+  for (const auto& worker : workers_) worker->request_stop();
   for (const auto& worker : workers_) worker->stop();
   workers_.clear();
 }

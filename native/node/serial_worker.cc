@@ -28,19 +28,19 @@ void SerialWorker::close() {
   wake_.notify_one();
 }
 
-void SerialWorker::abort() {
+void SerialWorker::request_stop() {
   std::deque<std::unique_ptr<Job>> dropped;  // destroyed here, on the JavaScript thread
   {
     const std::lock_guard lock(mutex_);
     closed_ = true;
     dropped.swap(queue_);
-    if (running_) running_->abort().store(true);
+    if (running_) running_->abort_flag().store(true);
   }
   wake_.notify_one();
 }
 
 void SerialWorker::stop() {
-  abort();
+  request_stop();
   if (thread_.joinable()) thread_.join();
 }
 

@@ -20,7 +20,7 @@ class Job : public JsTask {
  public:
   explicit Job(AbortState abort) : abort_(std::move(abort)) {}
   virtual void work() noexcept = 0;
-  std::atomic<bool>& abort() { return *abort_; }
+  std::atomic<bool>& abort_flag() { return *abort_; }
 
  protected:
   AbortState abort_;
@@ -38,8 +38,8 @@ class SerialWorker {
   // No more jobs; the thread ends when the queue is empty. Doesn't wait.
   void close();
   // Aborts the running job and drops the queued ones; doesn't wait. JavaScript thread only.
-  void abort();
-  // abort(), then waits for the thread. JavaScript thread only.
+  void request_stop();
+  // request_stop(), then waits for the thread. JavaScript thread only.
   void stop();
   // True once the thread has nothing more to do and stop() wouldn't wait.
   bool finished() const { return finished_.load(); }

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "engine.h"
+#include "engine_types.h"
 #include "model/decoder.h"
 #include "train/trained_tensors.h"
 
