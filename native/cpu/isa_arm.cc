@@ -11,7 +11,9 @@ bool isa_available(Isa isa) { return isa == Isa::kReference || isa == Isa::kNeon
 std::string processor_name() { return "AArch64"; }
 
 void register_kernels(Isa isa, KernelTable& table) {
-  if (isa == Isa::kNeon) neon::register_elementwise(table);
+  if (isa != Isa::kNeon) return;
+  neon::register_elementwise(table);
+  neon::register_attention(table);
 }
 
 }  // namespace lowrank::cpu

@@ -79,8 +79,14 @@ std::string processor_name() {
 }
 
 void register_kernels(Isa isa, KernelTable& table) {
-  if (isa >= Isa::kAvx2) avx2::register_elementwise(table);
-  if (isa >= Isa::kAvx512) avx512::register_elementwise(table);
+  if (isa >= Isa::kAvx2) {
+    avx2::register_elementwise(table);
+    avx2::register_attention(table);
+  }
+  if (isa >= Isa::kAvx512) {
+    avx512::register_elementwise(table);
+    avx512::register_attention(table);
+  }
 }
 
 }  // namespace lowrank::cpu

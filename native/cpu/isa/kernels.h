@@ -8,13 +8,16 @@ namespace lowrank::cpu {
 
 namespace avx2 {
 void register_elementwise(KernelTable& table);
+void register_attention(KernelTable& table);
 }
 namespace avx512 {
 void register_elementwise(KernelTable& table);
+void register_attention(KernelTable& table);
 }
 namespace amx {}
 namespace neon {
 void register_elementwise(KernelTable& table);
+void register_attention(KernelTable& table);
 }
 
 }  // namespace lowrank::cpu

@@ -1,0 +1,72 @@
+#include "cpu/attention_plan.h"
+
+#include <algorithm>
+
+namespace lowrank::cpu {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+size_t plan_bytes(int64_t query_tokens) {
+  return aligned(static_cast<size_t>(query_tokens) * sizeof(QueryBlock));
+}
+
+int64_t partial_stride(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+size_t partial_bytes(int64_t key_tokens, int32_t heads, int32_t head_dim) {
+  return static_cast<size_t>(key_tokens * heads * partial_stride(head_dim)) * sizeof(float);
+}
+
+// Query-key pairs of a block, ignoring the bevel of its first and last tile.
+int64_t block_cost(const AttentionForward& op, const QueryBlock& block) {
+  const int64_t queries = op.q_offsets[block.document + 1] - op.q_offsets[block.document];
+  const int64_t keys = op.k_offsets[block.document + 1] - op.k_offsets[block.document];
+  const int64_t last = block.begin + block.rows + keys - queries;
+  const int64_t seen = op.window > 0 ? std::min<int64_t>(last, op.window + block.rows) : last;
+  return seen * block.rows;
+}
+
+}  // namespace
+
+int64_t forward_block_rows(int32_t heads, int32_t kv_heads) {
+  const int64_t group = heads / kv_heads;
+  return std::max<int64_t>(16, kForwardRows / group / 16 * 16);
+}
+
+int64_t plan_query_blocks(const AttentionForward& op, int64_t block_rows, QueryBlock* blocks) {
+  int64_t count = 0;
+  for (int32_t document = 0; document < op.documents; ++document) {
+    const int64_t rows = op.q_offsets[document + 1] - op.q_offsets[document];
+    for (int64_t begin = 0; begin < rows; begin += block_rows)
+      blocks[count++] = {document, static_cast<int32_t>(begin),
+                         static_cast<int32_t>(std::min(block_rows, rows - begin))};
+  }
+  std::sort(blocks, blocks + count, [&](const QueryBlock& a, const QueryBlock& b) {
+    const int64_t cost_a = block_cost(op, a), cost_b = block_cost(op, b);
+    if (cost_a != cost_b) return cost_a > cost_b;
+    return a.document != b.document ? a.document < b.document : a.begin < b.begin;
+  });
+  return count;
+}
+
+AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, int64_t key_tokens,
+                                       int32_t heads, int32_t head_dim) {
+  char* bytes = static_cast<char*>(workspace);
+  AttentionWorkspace parts;
+  parts.blocks = reinterpret_cast<QueryBlock*>(bytes);
+  parts.partial_stride = partial_stride(head_dim);
+  parts.d_k = reinterpret_cast<float*>(bytes + plan_bytes(query_tokens));
+  parts.d_v = reinterpret_cast<float*>(bytes + plan_bytes(query_tokens) +
+                                       partial_bytes(key_tokens, heads, head_dim));
+  return parts;
+}
+
+size_t attention_workspace_bytes(const CpuDevice&, const AttentionShape& shape) {
+  size_t bytes = plan_bytes(shape.query_tokens);
+  if (shape.backward) bytes += 2 * partial_bytes(shape.key_tokens, shape.heads, shape.head_dim);
+  return bytes;
+}
+
+}  // namespace lowrank::cpu

@@ -1,0 +1,47 @@
+// How attention is cut into tasks. The cut depends on the shapes alone, so results don't depend on
+// the number of threads; the costliest tasks come first, so that workers end together.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/backend.h"
+
+namespace lowrank::cpu {
+
+struct CpuDevice;
+
+// Keys per tile, and the target of query rows (over all heads of a group) per forward task.
+inline constexpr int64_t kKeyTile = 64;
+inline constexpr int64_t kForwardRows = 128;
+// Query rows per tile of the backward pass.
+inline constexpr int64_t kBackwardRows = 64;
+
+// Query rows [begin, begin + rows) of a document, counted from the document's first row.
+struct QueryBlock {
+  int32_t document = 0;
+  int32_t begin = 0;
+  int32_t rows = 0;
+};
+
+// Writes the blocks of at most `block_rows` rows, the costliest first, and returns how many.
+// `blocks` has room for one entry per query row.
+int64_t plan_query_blocks(const AttentionForward& op, int64_t block_rows, QueryBlock* blocks);
+
+// Query rows per forward task and head.
+int64_t forward_block_rows(int32_t heads, int32_t kv_heads);
+
+// The parts of an op's workspace: the plan, and for the backward pass the f32 gradients of k and v
+// for every query head, [heads, key_tokens, partial_stride] each, which are summed over a group in
+// order.
+struct AttentionWorkspace {
+  QueryBlock* blocks = nullptr;
+  int64_t partial_stride = 0;  // head_dim, filled up to whole vectors
+  float* d_k = nullptr;
+  float* d_v = nullptr;
+};
+AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, int64_t key_tokens,
+                                       int32_t heads, int32_t head_dim);
+size_t attention_workspace_bytes(const CpuDevice& device, const AttentionShape& shape);
+
+}  // namespace lowrank::cpu

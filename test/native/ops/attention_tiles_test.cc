@@ -1,0 +1,265 @@
+// Attention's fast paths against the scalar reference where tiles, windows, groups and documents
+// end in the middle of each other, and the same bits for any number of threads.
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/device.h"
+#include "core/error.h"
+#include "core/random.h"
+#include "ops/attention.h"
+#include "support/test.h"
+
+using namespace lowrank;
+
+namespace {
+
+struct Case {
+  const char* name;
+  std::vector<int32_t> queries, keys;  // rows per document
+  int32_t heads, kv_heads, head_dim, window;
+};
+
+// Documents with the same rows on both sides, as in training.
+Case training(const char* name, std::vector<int32_t> rows, int32_t heads, int32_t kv_heads,
+              int32_t head_dim, int32_t window = 0) {
+  return {name, rows, rows, heads, kv_heads, head_dim, window};
+}
+
+const std::vector<Case>& cases() {
+  static const std::vector<Case> all = {
+      training("one token", {1}, 2, 1, 16),
+      training("one-token documents", {1, 1, 1, 5, 1}, 2, 2, 8),
+      training("whole tiles", {128}, 2, 1, 64),
+      training("tiles not dividing", {67, 130, 3, 64, 65}, 3, 1, 64),
+      training("long document", {517}, 2, 2, 128),
+      training("groups of seven", {70, 33}, 7, 1, 64),
+      training("more heads than a task takes", {37, 20}, 20, 2, 32),
+      training("head sizes beyond vectors", {90}, 4, 2, 72),
+      training("odd head size", {50, 7}, 2, 1, 13),
+      training("widest head", {70}, 1, 1, 256),
+      training("head beyond the fast path", {20}, 1, 1, 264),
+      training("window of one", {70}, 2, 1, 16, 1),
+      training("window inside a tile", {200, 9}, 2, 1, 32, 5),
+      training("window of a tile", {200}, 2, 1, 32, 64),
+      training("window across tiles", {300, 150}, 4, 2, 32, 100),
+      training("window longer than documents", {60, 20}, 2, 1, 32, 1000),
+      {"decode", {1, 1, 1}, {300, 1, 65}, 6, 2, 64, 0},
+      {"decode of an odd head", {1}, {77}, 5, 1, 13, 0},
+      {"decode in a window", {1, 1}, {300, 20}, 3, 1, 128, 70},
+      {"prefill after a cache", {40, 3, 1}, {200, 67, 9}, 4, 2, 64, 0},
+      {"prefill in a window", {40, 100}, {200, 101}, 2, 2, 32, 50},
+      {"documents without queries", {0, 30, 0}, {17, 40, 5}, 2, 1, 32, 0},
+  };
+  return all;
+}
+
+struct Tensors {
+  std::vector<float> out, lse, d_q, d_k, d_v;
+};
+
+// A matrix in its own type, filled with normal values that are exact in that type, so that every
+// path starts from the same numbers.
+struct Activation {
+  Activation(DType type, int64_t rows, int64_t cols) : dtype(type), bytes(rows * cols * 4) {
+    matrix = {bytes.data(), dtype, rows, cols, cols};
+  }
+  void set(size_t i, float x) {
+    if (dtype == DType::kBF16)
+      reinterpret_cast<BF16*>(bytes.data())[i] = to_bf16(x);
+    else
+      reinterpret_cast<float*>(bytes.data())[i] = x;
+  }
+  void fill(uint64_t seed) {
+    const uint64_t key = random_key(seed, RandomUse::kTest);
+    for (size_t i = 0; i < bytes.size() / 4; ++i) set(i, random_normal(key, i));
+  }
+  std::vector<float> values() const {
+    std::vector<float> all(static_cast<size_t>(matrix.rows * matrix.cols));
+    for (size_t i = 0; i < all.size(); ++i)
+      all[i] = dtype == DType::kBF16 ? to_float(reinterpret_cast<const BF16*>(bytes.data())[i])
+                                     : reinterpret_cast<const float*>(bytes.data())[i];
+    return all;
+  }
+  DType dtype;
+  std::vector<char> bytes;
+  Matrix matrix;
+};
+
+std::vector<int32_t> offsets(const std::vector<int32_t>& rows) {
+  std::vector<int32_t> all{0};
+  for (int32_t n : rows) all.push_back(all.back() + n);
+  return all;
+}
+
+struct RunOptions {
+  bool alias = false;              // d_q replaces d_out
+  const Tensors* start = nullptr;  // the backward pass starts from this out and lse, so that its
+                                   // error isn't mixed with the forward pass's
+};
+
+Tensors run(const Case& c, DType dtype, const char* isa, int threads, RunOptions how = {}) {
+  DeviceOptions options;
+  options.isa = isa;
+  options.threads = threads;
+  const auto device = Device::open("cpu", options);
+  const auto q_offsets = offsets(c.queries), k_offsets = offsets(c.keys);
+  const int64_t tq = q_offsets.back(), tk = k_offsets.back();
+  Activation q(dtype, tq, c.heads * c.head_dim), out(dtype, tq, c.heads * c.head_dim);
+  Activation d_out(dtype, tq, c.heads * c.head_dim), d_q(dtype, tq, c.heads * c.head_dim);
+  Activation k(dtype, tk, c.kv_heads * c.head_dim), v(dtype, tk, c.kv_heads * c.head_dim);
+  Activation d_k(dtype, tk, c.kv_heads * c.head_dim), d_v(dtype, tk, c.kv_heads * c.head_dim);
+  q.fill(1), k.fill(2), v.fill(3), d_out.fill(4), d_k.fill(5), d_v.fill(6), d_q.fill(7);
+  Tensors result;
+  result.lse.resize(static_cast<size_t>(c.heads * tq));
+
+  AttentionShape shape;
+  shape.query_tokens = tq;
+  shape.key_tokens = tk;
+  shape.heads = c.heads;
+  shape.kv_heads = c.kv_heads;
+  shape.head_dim = c.head_dim;
+  shape.activation = dtype;
+  shape.backward = true;
+  Buffer workspace(device, ops::attention_workspace_bytes(*device, shape));
+
+  AttentionBackward op;
+  AttentionForward& forward = op.forward;
+  forward.q = q.matrix, forward.k = k.matrix, forward.v = v.matrix, forward.out = out.matrix;
+  forward.lse = result.lse.data();
+  forward.q_offsets = q_offsets.data(), forward.k_offsets = k_offsets.data();
+  forward.documents = static_cast<int32_t>(c.queries.size());
+  forward.heads = c.heads, forward.kv_heads = c.kv_heads, forward.head_dim = c.head_dim;
+  forward.window = c.window;
+  forward.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
+  forward.workspace = workspace.data(), forward.workspace_bytes = workspace.bytes();
+  ops::attention_forward(*device, forward);
+  result.out = out.values();
+  std::vector<float> lse = result.lse;
+  if (how.start) {
+    for (size_t i = 0; i < how.start->out.size(); ++i) out.set(i, how.start->out[i]);
+    lse = how.start->lse;
+  }
+  forward.lse = lse.data();
+
+  op.d_out = d_out.matrix, op.d_k = d_k.matrix, op.d_v = d_v.matrix;
+  op.d_q = how.alias ? d_out.matrix : d_q.matrix;
+  ops::attention_backward(*device, op);
+  result.d_q = how.alias ? d_out.values() : d_q.values();
+  result.d_k = d_k.values();
+  result.d_v = d_v.values();
+  return result;
+}
+
+bool available(const char* isa) {
+  DeviceOptions options;
+  options.isa = isa;
+  options.threads = 1;
+  try {
+    Device::open("cpu", options);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+std::vector<const char*> fast_isas() {
+  std::vector<const char*> found;
+  for (const char* isa : {"avx2", "avx512", "amx", "neon"})
+    if (available(isa)) found.push_back(isa);
+  return found;
+}
+
+// Rounding of the result itself, relative to the element (neighbouring bf16 values differ by up to
+// 2^-7), and of the sums that lead to it (about head_dim products of unit normals and one
+// exponential), relative to the largest element, or to 1, the size of what may cancel.
+struct Tolerance {
+  double element, tensor;
+};
+Tolerance tolerance(DType dtype) {
+  return dtype == DType::kBF16 ? Tolerance{0x1p-7, 0x1p-16} : Tolerance{0, 0x1p-17};
+}
+
+void compare(const std::string& what, const std::vector<float>& actual,
+             const std::vector<float>& expected, Tolerance allowed) {
+  double largest = 1;
+  for (float x : expected) largest = std::max(largest, std::abs(static_cast<double>(x)));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double bound =
+        allowed.element * std::abs(static_cast<double>(expected[i])) + allowed.tensor * largest;
+    const double error = std::abs(static_cast<double>(actual[i]) - expected[i]);
+    if (!(error <= bound)) {
+      std::ostringstream text;
+      text << what << "[" << i << "] is " << actual[i] << ", expected " << expected[i]
+           << " (largest " << largest << ")";
+      test::report_failure(__FILE__, __LINE__, text.str());
+      return;
+    }
+  }
+}
+
+void same_bits(const std::string& what, const std::vector<float>& a, const std::vector<float>& b) {
+  if (a.size() != b.size() || std::memcmp(a.data(), b.data(), a.size() * 4) != 0)
+    test::report_failure(__FILE__, __LINE__, what + " differs");
+}
+
+void same_bits(const std::string& what, const Tensors& a, const Tensors& b) {
+  same_bits(what + " out", a.out, b.out);
+  same_bits(what + " lse", a.lse, b.lse);
+  same_bits(what + " d_q", a.d_q, b.d_q);
+  same_bits(what + " d_k", a.d_k, b.d_k);
+  same_bits(what + " d_v", a.d_v, b.d_v);
+}
+
+void check_against_reference(DType dtype) {
+  for (const Case& c : cases()) {
+    const Tensors expected = run(c, dtype, "reference", 1);
+    for (const char* isa : fast_isas()) {
+      const Tensors actual = run(c, dtype, isa, 2, {.start = &expected});
+      const std::string what = std::string(isa) + ", " + c.name + ": ";
+      compare(what + "out", actual.out, expected.out, tolerance(dtype));
+      compare(what + "lse", actual.lse, expected.lse, tolerance(DType::kF32));
+      compare(what + "d_q", actual.d_q, expected.d_q, tolerance(dtype));
+      compare(what + "d_k", actual.d_k, expected.d_k, tolerance(dtype));
+      compare(what + "d_v", actual.d_v, expected.d_v, tolerance(dtype));
+    }
+  }
+}
+
+}  // namespace
+
+TEST(attention_tiles_f32_agree_with_the_reference) { check_against_reference(DType::kF32); }
+TEST(attention_tiles_bf16_agree_with_the_reference) { check_against_reference(DType::kBF16); }
+
+TEST(attention_bits_do_not_depend_on_threads) {
+  for (const char* isa : fast_isas()) {
+    for (const Case& c : cases()) {
+      const std::string what = std::string(isa) + ", " + c.name;
+      const Tensors one = run(c, DType::kBF16, isa, 1);
+      same_bits(what + ", 2 threads", run(c, DType::kBF16, isa, 2), one);
+      same_bits(what + ", 3 threads", run(c, DType::kBF16, isa, 3), one);
+    }
+  }
+}
+
+TEST(attention_gradient_of_q_may_replace_the_gradient_of_out) {
+  for (const char* isa : fast_isas())
+    for (const Case& c : cases())
+      same_bits(std::string(isa) + ", " + c.name, run(c, DType::kF32, isa, 2, {.alias = true}),
+                run(c, DType::kF32, isa, 2));
+}
+
+// A document must not feel what stands beside it, not even in the last bit.
+TEST(attention_documents_do_not_see_each_other) {
+  const Case alone = training("alone", {70}, 2, 1, 32);
+  const Case packed = training("packed", {70, 33}, 2, 1, 32);
+  for (const char* isa : fast_isas()) {
+    const Tensors a = run(alone, DType::kF32, isa, 1), b = run(packed, DType::kF32, isa, 1);
+    const auto head = [&](const std::vector<float>& x) {
+      return std::vector<float>(x.begin(), x.begin() + static_cast<int64_t>(a.out.size()));
+    };
+    same_bits("out", head(b.out), a.out);
+    same_bits("d_q", head(b.d_q), a.d_q);
+  }
+}
