@@ -11,8 +11,7 @@ constexpr int64_t kTaskElements = 16384;
 
 // Calls body(begin, end) over [0, rows) in chunks that depend on the shape only.
 template <typename Body>
-LOWRANK_INLINE void parallel_rows(CpuDevice& device, int64_t rows, int64_t cols,
-                                  const Body& body) {
+LOWRANK_INLINE void parallel_rows(CpuDevice& device, int64_t rows, int64_t cols, const Body& body) {
   if (rows <= 0 || cols <= 0) return;
   const int64_t chunk = cols >= kTaskElements ? 1 : (kTaskElements + cols - 1) / cols;
   device.pool.parallel_for((rows + chunk - 1) / chunk, [&](int64_t index, int) {
@@ -39,8 +38,27 @@ LOWRANK_INLINE X* row_of(const Matrix& matrix, int64_t row) {
 }  // namespace
 }  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE
 
+#include "cpu/kernels/adamw.inl"
+#include "cpu/kernels/cast.inl"
+#include "cpu/kernels/embedding.inl"
+#include "cpu/kernels/gated_activation.inl"
+#include "cpu/kernels/rms_norm.inl"
+#include "cpu/kernels/rope.inl"
+#include "cpu/kernels/squared_norm.inl"
+
 namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
 
-void register_elementwise(KernelTable&) {}
+void register_elementwise(KernelTable& table) {
+  table.rms_norm_forward = rms_norm_forward;
+  table.rms_norm_backward = rms_norm_backward;
+  table.rope = rope;
+  table.gated_activation_forward = gated_activation_forward;
+  table.gated_activation_backward = gated_activation_backward;
+  table.embedding_forward = embedding_forward;
+  table.embedding_backward = embedding_backward;
+  table.adamw_f32 = adamw_f32;
+  table.squared_norm = squared_norm;
+  table.cast = cast;
+}
 
 }  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE

@@ -19,18 +19,18 @@ S activate(Activation activation, S x, S* derivative) {
       return x * sigmoid;
     }
     case Activation::kGelu: {
-      const S cdf = S(0.5) * (S(1) + erf_of(x * S(0.70710678118654752440)));
+      const S cdf = S(0.5) * erfc_of(x * S(-0.70710678118654752440));
       const S density = S(0.39894228040143267794) * std::exp(S(-0.5) * x * x);
       if (derivative) *derivative = cdf + x * density;
       return x * cdf;
     }
     case Activation::kGeluTanh: {
-      const S inner = S(kSqrt2OverPi) * (x + S(kGeluCubic) * x * x * x);
-      const S tanh = std::tanh(inner);
-      const S slope = S(kSqrt2OverPi) * (S(1) + S(3 * kGeluCubic) * x * x);
-      if (derivative)
-        *derivative = S(0.5) * (S(1) + tanh) + S(0.5) * x * (S(1) - tanh * tanh) * slope;
-      return S(0.5) * x * (S(1) + tanh);
+      // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), which doesn't cancel for negative u.
+      const S inner = S(2 * kSqrt2OverPi) * (x + S(kGeluCubic) * x * x * x);
+      const S cdf = S(1) / (S(1) + std::exp(-inner));
+      const S slope = S(2 * kSqrt2OverPi) * (S(1) + S(3 * kGeluCubic) * x * x);
+      if (derivative) *derivative = cdf + x * cdf * (S(1) - cdf) * slope;
+      return x * cdf;
     }
     case Activation::kRelu: {
       const bool positive = real_part(x) > 0;

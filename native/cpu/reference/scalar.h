@@ -36,11 +36,11 @@ T store(S value) {
 inline double real_part(double value) { return value; }
 inline double real_part(std::complex<double> value) { return value.real(); }
 
-inline double erf_of(double value) { return std::erf(value); }
+inline double erfc_of(double value) { return std::erfc(value); }
 // Exact to first order in the imaginary part, which is all that a complex step needs.
-inline std::complex<double> erf_of(std::complex<double> value) {
+inline std::complex<double> erfc_of(std::complex<double> value) {
   const double x = value.real();
-  return {std::erf(x), value.imag() * 1.1283791670955126 * std::exp(-x * x)};
+  return {std::erfc(x), value.imag() * -1.1283791670955126 * std::exp(-x * x)};
 }
 
 template <typename T>

@@ -1,0 +1,38 @@
+// Runs an op on every instruction set that this machine has, against the scalar reference, and with
+// 1, 2 and 3 threads, whose results must have the same bits.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/device.h"
+#include "support/operands.h"
+
+namespace lowrank::test {
+
+// One output of an op, or "padding" violated.
+struct Output {
+  std::string name;
+  std::vector<double> values;  // every output type is exact in double
+  // How far each value may lie from the reference's; read from the reference's run only. Empty
+  // means the same bits.
+  std::vector<double> bounds;
+};
+using Outputs = std::vector<Output>;
+
+// Opens a CPU device; shared by the cases of one executable.
+std::shared_ptr<Device> open_cpu(const std::string& isa, int threads);
+
+// The fast instruction sets this machine can run.
+std::vector<std::string> fast_isas();
+
+// `run` builds the operands on the device, calls the op and returns the outputs.
+void check_every_isa(const std::string& name,
+                     const std::function<Outputs(std::shared_ptr<Device>)>& run);
+
+// Reports the first value that lies outside its bound, or any NaN.
+void compare(const std::string& name, const Output& actual, const Output& expected);
+
+}  // namespace lowrank::test
