@@ -137,7 +137,7 @@ export class ChatTemplate {
 
   /** Texts of the tokens that end an assistant's turn: the stop tokens and what the template writes. */
   turnEnds(): readonly string[] {
-    return turnEnds(this.spanContext, {});
+    return turnEnds(this.spanContext, {}).tokens;
   }
 
   private pick(options: RenderOptions): Compiled {

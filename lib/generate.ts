@@ -9,7 +9,7 @@ import type { Model } from './model.js';
 import { linkAbort, throwIfAborted } from './native/abort.js';
 import type { NativeGenerator } from './native/addon.js';
 import { call } from './native/call.js';
-import { TextStream } from './tokenizer.js';
+import { TextStream } from './text_stream.js';
 import { parseOptions } from './validate.js';
 
 /** A text, a conversation, or token ids. */

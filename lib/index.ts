@@ -18,4 +18,5 @@ export {
   type ModelLoadOptions,
   type ModelOptions,
 } from './model.js';
-export { TextStream, Tokenizer } from './tokenizer.js';
+export { TextStream } from './text_stream.js';
+export { Tokenizer } from './tokenizer.js';

@@ -22,7 +22,14 @@ export interface SpanContext {
   specialTokens: readonly string[];
   /** Filled in as needed; both by the template variables in use. */
   generationPrompts: Map<string, string>;
-  turnEnds: Map<string, string[]>;
+  turnEnds: Map<string, TurnEnds>;
+}
+
+export interface TurnEnds {
+  /** Tokens that end an assistant turn. */
+  tokens: string[];
+  /** What the template writes between an answer and such a token. */
+  before: string[];
 }
 
 interface Region {
@@ -33,6 +40,7 @@ interface Region {
 const OPEN = '\ufdd2';
 const CLOSE = '\ufdd3';
 const OTHER = '\ufdd4'; // stands in for content; no text contains it, so nothing matches by chance
+const PROBES = ['\ufdd5', '\ufdd6', '\ufdd7', '\ufdd8'];
 const EMPTY_THOUGHT = /^\s*(?:<(think|thinking|reasoning)>\s*<\/\1>|\[THINK\]\s*\[\/THINK\])\s*/;
 const THOUGHT_FIELDS = ['reasoning_content', 'reasoning', 'thinking'];
 const THOUGHT = /<(?:think|thinking|reasoning)>|<\/(?:think|thinking|reasoning)>|\[THINK\]/;
@@ -91,7 +99,7 @@ function ownSpans(
   messages: readonly ChatMessage[],
   assistants: readonly number[],
   options: RenderOptions,
-  ends: readonly string[],
+  ends: TurnEnds,
 ): AssistantSpan[] {
   const marked = markedRegions(context, text, messages, assistants, options);
   const regions = assistants.map(
@@ -115,8 +123,8 @@ function ownSpans(
   return spans;
 }
 
-// All plain messages at once: one rendering with marks inside the (trimmed) contents. It counts only
-// if, marks removed, it is the very same text.
+// All plain messages at once: one rendering with marks around the contents. It counts only if, marks
+// removed, it is the very same text.
 function markedRegions(
   context: SpanContext,
   text: string,
@@ -125,21 +133,18 @@ function markedRegions(
   options: RenderOptions,
 ): Map<number, Region> {
   const regions = new Map<number, Region>();
+  // White space at the ends may be trimmed or not; replacing the content tells which.
   const plain = assistants.filter((index) => {
     const message = messages[index]!;
-    return message.content.trim() !== '' && !isToolCall(message) && !hasThought(message);
+    const { content } = message;
+    const bare = content !== '' && content.trim() === content;
+    return bare && !isToolCall(message) && !hasThought(message);
   });
   if (plain.length === 0) return regions;
   const withMarks = messages.slice();
   for (const index of plain) {
-    const { content } = messages[index]!;
-    const core = content.trim();
-    const at = content.indexOf(core);
-    const after = content.slice(at + core.length);
-    withMarks[index] = {
-      ...messages[index]!,
-      content: content.slice(0, at) + OPEN + core + CLOSE + after,
-    };
+    const message = messages[index]!;
+    withMarks[index] = { ...message, content: OPEN + message.content + CLOSE };
   }
   const rendered = tryRender(context, withMarks, options);
   if (rendered === undefined || rendered.replace(/[\ufdd2\ufdd3]/g, '') !== text) return regions;
@@ -211,18 +216,18 @@ function spanStart(
   return scaffold ? start + scaffold[0].length : start;
 }
 
-// The position behind the first of `ends` after `from`. Only whitespace may stand between, or, when
-// `loose`, anything up to `limit`. Without one, `from`.
+// The position behind the first end of a turn after `from`. Only white space or what the template always
+// writes there may stand between; when `loose`, anything up to `limit`. Without an end, `from`.
 function turnEnd(
   text: string,
   from: number,
   limit: number,
-  ends: readonly string[],
+  ends: TurnEnds,
   loose: boolean,
 ): number {
   let best = Infinity;
   let length = 0;
-  for (const token of ends) {
+  for (const token of ends.tokens) {
     const at = text.indexOf(token, from);
     if (at < 0 || at + token.length > limit || at > best) continue;
     if (at === best && token.length <= length) continue;
@@ -230,7 +235,9 @@ function turnEnd(
     length = token.length;
   }
   if (best === Infinity) return from;
-  return loose || text.slice(from, best).trim() === '' ? best + length : from;
+  const between = text.slice(from, best);
+  const usual = between.trim() === '' || ends.before.includes(between);
+  return loose || usual ? best + length : from;
 }
 
 /** What the template appends to open an assistant turn. */
@@ -248,31 +255,55 @@ function generationPrompt(context: SpanContext, options: RenderOptions): string 
   return prompt;
 }
 
-/** Tokens that end an assistant turn: the stop tokens, and the first special token that the template
- * writes after the last answer of a conversation. */
-export function turnEnds(context: SpanContext, options: RenderOptions): string[] {
+/**
+ * Tokens that end an assistant turn: the stop tokens, and, where the template writes none of them, the
+ * special token that it writes behind the last answer, or between an answer and the next question.
+ */
+export function turnEnds(context: SpanContext, options: RenderOptions): TurnEnds {
   const key = variablesKey(options);
   let ends = context.turnEnds.get(key);
   if (ends === undefined) {
-    ends = [...context.stopTokens];
-    const rendered = tryRender(
-      context,
-      [
-        { role: 'user', content: 'x' },
-        { role: 'assistant', content: OTHER },
-      ],
-      options,
-    );
-    const tail = rendered === undefined ? '' : rendered.slice(rendered.lastIndexOf(OTHER) + 1);
-    if (!ends.some((token) => tail.includes(token))) {
-      const special = context.specialTokens
-        .filter((token) => tail.includes(token))
-        .sort((a, b) => tail.indexOf(a) - tail.indexOf(b) || b.length - a.length)[0];
-      if (special !== undefined) ends.push(special);
+    ends = { tokens: [...context.stopTokens], before: [] };
+    for (const text of closings(context, options)) {
+      const found = firstOf(ends.tokens, text) ?? firstOf(context.specialTokens, text);
+      if (found === undefined) continue;
+      if (!ends.tokens.includes(found)) ends.tokens.push(found);
+      ends.before.push(text.slice(0, text.indexOf(found)));
     }
     context.turnEnds.set(key, ends);
   }
   return ends;
+}
+
+function firstOf(tokens: readonly string[], text: string): string | undefined {
+  return tokens
+    .filter((token) => text.includes(token))
+    .sort((a, b) => text.indexOf(a) - text.indexOf(b) || b.length - a.length)[0];
+}
+
+// What the template writes behind an answer: at the end of a conversation, and before a question.
+function closings(context: SpanContext, options: RenderOptions): string[] {
+  const chat = ['user', 'assistant', 'user', 'assistant'].map((role, i) => ({
+    role,
+    content: PROBES[i]!,
+  }));
+  const text = tryRender(context, chat, options);
+  if (text === undefined) return [];
+  const [question, answer, next, last] = PROBES.map((probe) => text.lastIndexOf(probe)) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  const closing = text.slice(last + 1);
+  if (question < 0 || answer < question || next < answer) return [closing];
+  // What opens the second question opens the first one, too.
+  let opening = 0;
+  while (opening < Math.min(question, next - answer - 1)) {
+    if (text[question - 1 - opening] !== text[next - 1 - opening]) break;
+    opening++;
+  }
+  return [closing, text.slice(answer + 1, next - opening)];
 }
 
 function tryRender(
@@ -302,42 +333,4 @@ function hasThought(message: ChatMessage): boolean {
       (field) => typeof message[field] === 'string' && message[field].trim() !== '',
     )
   );
-}
-
-/**
- * The loss weight of each token (0 = not trained) from spans of the text. A token counts when it
- * overlaps a span, as in Transformers: a tokenizer may join the space before an answer with its first word.
- * `offsets` are in code points.
- */
-export function tokenWeights(
-  text: string,
-  offsets: Uint32Array,
-  spans: readonly { start: number; end: number; weight: number }[],
-): Float32Array {
-  const weights = new Float32Array(offsets.length / 2);
-  const bounds = toCodePoints(text, spans);
-  let token = 0;
-  for (const { start, end, weight } of bounds) {
-    while (token > 0 && offsets[2 * token - 1]! > start) token--; // spans may share a token
-    for (; token < weights.length && offsets[2 * token]! < end; token++) {
-      const from = offsets[2 * token]!;
-      const to = offsets[2 * token + 1]!;
-      if (to > from && to > start) weights[token] = weight;
-    }
-  }
-  return weights;
-}
-
-function toCodePoints<T extends { start: number; end: number }>(
-  text: string,
-  spans: readonly T[],
-): T[] {
-  if (!/[\ud800-\udbff]/.test(text)) return [...spans];
-  let unit = 0;
-  let point = 0;
-  const advance = (to: number): number => {
-    for (; unit < to; point++) unit += text.codePointAt(unit)! > 0xffff ? 2 : 1;
-    return point;
-  };
-  return spans.map((span) => ({ ...span, start: advance(span.start), end: advance(span.end) }));
 }

@@ -5,7 +5,8 @@ import { CACHE_VERSION, CacheWriter, countLabels, type CacheMeta } from './cache
 import type { Dataset } from './dataset.js';
 import type { CheckedPrepareOptions } from './options.js';
 import { Pause } from './pause.js';
-import { RowError, type Row } from './rows.js';
+import { RowError } from './row_error.js';
+import type { Row } from './rows.js';
 import type { ModelTools } from './text_tools.js';
 import {
   contentHash,

@@ -1,6 +1,7 @@
 // A data set as the user names it: where its rows are. Nothing is read until it is prepared.
 import { LowrankError } from '../errors.js';
-import { parseRow, RowError, type Row } from './rows.js';
+import { RowError } from './row_error.js';
+import { parseRow, type Row } from './rows.js';
 import { openIterable, openPath, type RowIterable, type Source } from './source.js';
 
 export interface DatasetRow {

@@ -1,10 +1,11 @@
 // Rows to token ids with a label and a weight per token.
 import { createHash } from 'node:crypto';
-import { tokenWeights } from '../template_spans.js';
+import { tokenWeights } from '../token_weights.js';
 import type { ChatTemplate } from '../chat_template.js';
 import { describeError } from '../errors.js';
 import type { Encoding, Tokenizer } from '../tokenizer.js';
-import { RowError, type Row } from './rows.js';
+import { RowError } from './row_error.js';
+import type { Row } from './rows.js';
 
 export const IGNORE = -100;
 
