@@ -126,8 +126,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path)
   tensors_.reserve(header.entries.size());
   for (auto& entry : header.entries)
     tensors_.push_back({std::move(entry.name), entry.dtype, std::move(entry.shape),
-                        file_->data() + header.data_offset + entry.begin,
-                        entry.end - entry.begin});
+                        file_->data() + header.data_offset + entry.begin, entry.end - entry.begin});
   for (size_t i = 0; i < tensors_.size(); ++i) index_.emplace(tensors_[i].name, i);
 }
 

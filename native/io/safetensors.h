@@ -1,5 +1,5 @@
-// safetensors files: a little-endian u64 header length, a JSON header, tensor bytes. Reading maps the
-// file; everything in the header is checked before a pointer is handed out.
+// safetensors files: a little-endian u64 header length, a JSON header, tensor bytes. Reading maps
+// the file; everything in the header is checked before a pointer is handed out.
 #pragma once
 
 #include <cstdint>
@@ -65,8 +65,8 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// Writes a file in two passes: declare every tensor, then append their bytes in that order. The file
-// appears complete on finish() or not at all. __metadata__ always holds {"format": "pt"}.
+// Writes a file in two passes: declare every tensor, then append their bytes in that order. The
+// file appears complete on finish() or not at all. __metadata__ always holds {"format": "pt"}.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(std::string path, std::map<std::string, std::string> metadata = {});

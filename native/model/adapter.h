@@ -17,8 +17,8 @@ struct LoraModule {
   Linear linear = Linear::kQ;
   int64_t in = 0, out = 0;
   int32_t rank = 0;
-  float scale = 0;   // alpha / r, or alpha / sqrt(r) with rsLoRA
-  Buffer a, b;       // f32 [rank, in], [out, rank]
+  float scale = 0;  // alpha / r, or alpha / sqrt(r) with rsLoRA
+  Buffer a, b;      // f32 [rank, in], [out, rank]
 };
 
 // A whole module trained in place of the base's (modules_to_save), f32 master values.
@@ -32,7 +32,7 @@ class AdapterImpl {
  public:
   std::shared_ptr<ModelImpl> model;
   LoraOptions options;
-  std::vector<LoraModule> modules;       // by layer, then in Linear order
+  std::vector<LoraModule> modules;  // by layer, then in Linear order
   std::vector<SavedModule> saved;
 
   // The module on this linear, or null.
@@ -43,8 +43,8 @@ class AdapterImpl {
 };
 
 // Which linears `options` selects, as PEFT does: a name matches the whole module name or its end
-// after a dot; "all-linear" takes every linear of the blocks; the pattern must match the whole name.
-// Throws Error{kInvalidArgument} when nothing matches. No weights needed.
+// after a dot; "all-linear" takes every linear of the blocks; the pattern must match the whole
+// name. Throws Error{kInvalidArgument} when nothing matches. No weights needed.
 std::vector<LoraModule> select_lora_modules(const ModelConfig& config, const LoraOptions& options);
 
 // The parameters that modules_to_save trains in full, by their Hugging Face names, in the order of

@@ -17,15 +17,15 @@ struct RopeConfig {
   double theta = 10000;
   double factor = 1;
   double original_max_positions = 0;
-  double low_freq_factor = 1, high_freq_factor = 4;                  // llama3
-  double beta_fast = 32, beta_slow = 1, attention_factor = 0;        // yarn; 0 = derived
+  double low_freq_factor = 1, high_freq_factor = 4;            // llama3
+  double beta_fast = 32, beta_slow = 1, attention_factor = 0;  // yarn; 0 = derived
   double mscale = 0, mscale_all_dim = 0;
   bool truncate = true;
 };
 
 struct ModelConfig {
   std::string family;
-  std::string json;  // the text it was parsed from; written back on save
+  std::string json;           // the text it was parsed from; written back on save
   DType dtype = DType::kF32;  // "dtype" or "torch_dtype": the type of the files' tensors
   int64_t vocabulary = 0, hidden = 0, intermediate = 0, layers = 0;
   int32_t heads = 0, kv_heads = 0, head_dim = 0, rotary_dim = 0;
@@ -37,8 +37,8 @@ struct ModelConfig {
   bool qkv_bias = false, output_bias = false, mlp_bias = false;
   bool qk_norm = false;
   RopeConfig rope;
-  std::vector<uint8_t> layer_uses_rope;    // per layer (SmolLM3 leaves some out)
-  std::vector<int32_t> layer_window;       // per layer; 0 = full attention
+  std::vector<uint8_t> layer_uses_rope;  // per layer (SmolLM3 leaves some out)
+  std::vector<int32_t> layer_window;     // per layer; 0 = full attention
   std::vector<int32_t> eos_token_ids;
   int32_t bos_token_id = -1, pad_token_id = -1;
 };

@@ -35,7 +35,7 @@ struct LayerWeights {
   WeightMatrix linear[kLinearCount];
   WeightVector bias[kLinearCount];  // count 0 = none
   WeightVector input_norm, post_attention_norm;
-  WeightVector q_norm, k_norm;      // count 0 = none
+  WeightVector q_norm, k_norm;  // count 0 = none
 };
 
 class ModelImpl {
@@ -44,8 +44,8 @@ class ModelImpl {
   ModelConfig config;
   ModelOptions options;
   std::string folder;
-  WeightMatrix embedding;            // model.embed_tokens.weight
-  WeightMatrix head;                 // lm_head.weight; rows 0 when tied
+  WeightMatrix embedding;  // model.embed_tokens.weight
+  WeightMatrix head;       // lm_head.weight; rows 0 when tied
   WeightVector final_norm;
   std::vector<LayerWeights> layers;
   std::vector<std::shared_ptr<void>> mappings;  // keep mapped files alive
@@ -68,8 +68,8 @@ std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std:
                                       const ModelOptions& options, const Progress& progress,
                                       const std::atomic<bool>* abort);
 std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device,
-                                        const std::string& config_json,
-                                        const ModelOptions& options, uint64_t seed);
+                                        const std::string& config_json, const ModelOptions& options,
+                                        uint64_t seed);
 void save_model(const ModelImpl& model, const std::string& folder, DType dtype);
 
 }  // namespace lowrank

@@ -1,0 +1,410 @@
+#include "model/config.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/error.h"
+#include "io/json.h"
+#include "model/families.h"
+
+namespace lowrank {
+namespace {
+
+// Fields that never change a forward or backward pass of this engine.
+const std::set<std::string>& inert_fields() {
+  static const auto& fields = *new std::set<std::string>{
+      "_name_or_path",
+      "architectures",
+      "auto_map",
+      "chunk_size_feed_forward",
+      "cross_attention_hidden_size",
+      "id2label",
+      "label2id",
+      "initializer_range",
+      "keys_to_ignore_at_inference",
+      "model_max_length",
+      "name_or_path",
+      "num_labels",
+      "output_attentions",
+      "output_hidden_states",
+      "output_scores",
+      "problem_type",
+      "return_dict",
+      "return_dict_in_generate",
+      "task_specific_params",
+      "tokenizer_class",
+      "torchscript",
+      "transformers_version",
+      "use_cache",
+      "is_encoder_decoder",
+      "is_decoder",
+      "tie_encoder_decoder",
+      "unsloth_version",
+      "unsloth_fixed",
+      "transformers.js_config",
+      "is_llama_config",
+      "rope_interleaved",
+      "layer_norm_eps",
+      "model_type",
+      "finetuning_task",
+      "prefix",
+      "sep_token_id",
+      "decoder_start_token_id",
+      "begin_suppress_tokens",
+      "suppress_tokens",
+      "bad_words_ids",
+      "forced_bos_token_id",
+      "forced_eos_token_id",
+      "max_length",
+      "min_length",
+      "do_sample",
+      "early_stopping",
+      "num_beams",
+      "num_beam_groups",
+      "diversity_penalty",
+      "temperature",
+      "top_k",
+      "top_p",
+      "typical_p",
+      "repetition_penalty",
+      "length_penalty",
+      "no_repeat_ngram_size",
+      "encoder_no_repeat_ngram_size",
+      "num_return_sequences",
+      "remove_invalid_values",
+      "exponential_decay_length_penalty",
+      "pruned_heads",
+      "tf_legacy_loss",
+      "use_bfloat16",
+      "_attn_implementation",
+      "_attn_implementation_autoset",
+      "attn_implementation",
+      "_commit_hash",
+      "torch_dtype",
+      "dtype",
+  };
+  return fields;
+}
+
+class Reader {
+ public:
+  Reader(const Json& json, std::string where) : json_(json), where_(std::move(where)) {}
+
+  // The field, or null when it is missing or null; either way it counts as understood.
+  const Json* field(const char* name) {
+    seen_.insert(name);
+    const Json* value = json_.find(name);
+    return value && !value->is_null() ? value : nullptr;
+  }
+  std::string place(const std::string& name) const { return where_ + ": " + name; }
+
+  int64_t positive(const char* name) {
+    const Json* value = field(name);
+    if (!value) missing(name);
+    return check_positive(name, value->as_integer(place(name)));
+  }
+  int64_t positive(const char* name, int64_t fallback) {
+    const Json* value = field(name);
+    return value ? check_positive(name, value->as_integer(place(name))) : fallback;
+  }
+  int64_t positive_or_zero(const char* name, int64_t fallback) {
+    const Json* value = field(name);
+    return value && value->as_integer(place(name)) == 0 ? 0 : positive(name, fallback);
+  }
+  double number(const char* name, double fallback) {
+    const Json* value = field(name);
+    return value ? value->as_number(place(name)) : fallback;
+  }
+  bool flag(const char* name, bool fallback) {
+    const Json* value = field(name);
+    return value ? value->as_bool(place(name)) : fallback;
+  }
+
+  [[noreturn]] void unsupported(const std::string& name, const std::string& message) const {
+    throw Error(ErrorCode::kUnsupported, message, place(name));
+  }
+  [[noreturn]] void invalid(const std::string& name, const std::string& message) const {
+    throw Error(ErrorCode::kInvalidFile, message, place(name));
+  }
+
+  // Refuses what nobody asked for, unless it is off: false, null, an empty list or object.
+  void finish() const {
+    for (const auto& [name, value] : json_.as_object(where_)) {
+      if (seen_.count(name) || inert_fields().count(name)) continue;
+      const bool off = value.is_null() || (value.is_bool() && !value.as_bool(name)) ||
+                       (value.is_array() && value.as_array(name).empty()) ||
+                       (value.is_object() && value.as_object(name).empty());
+      if (!off)
+        throw Error(ErrorCode::kUnsupported, "this field isn't supported and may change the maths",
+                    place(name), "remove it if it doesn't, or use a model without it");
+    }
+  }
+
+ private:
+  [[noreturn]] void missing(const char* name) const { invalid(name, "the field is missing"); }
+  int64_t check_positive(const char* name, int64_t value) const {
+    if (value <= 0 || value > (int64_t{1} << 31)) invalid(name, "must be positive and not absurd");
+    return value;
+  }
+
+  const Json& json_;
+  std::string where_;
+  std::set<std::string> seen_;
+};
+
+Activation parse_activation(Reader& reader) {
+  const Json* value = reader.field("hidden_act");
+  const std::string name = value ? value->as_string(reader.place("hidden_act")) : "silu";
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "gelu_pytorch_tanh" || name == "gelu_new") return Activation::kGeluTanh;
+  if (name == "relu") return Activation::kRelu;
+  reader.unsupported("hidden_act", "the activation '" + name + "' isn't supported");
+}
+
+// transformers 5 writes rope_parameters, 4 wrote rope_theta and rope_scaling.
+RopeConfig parse_rope(Reader& reader, const Family& family, int64_t max_positions) {
+  RopeConfig rope;
+  rope.theta = reader.number("rope_theta", family.default_theta);
+  rope.original_max_positions = static_cast<double>(max_positions);
+  const Json* scaling = reader.field("rope_scaling");
+  const char* key = "rope_scaling";
+  if (const Json* parameters = reader.field("rope_parameters")) {
+    scaling = parameters;
+    key = "rope_parameters";
+  }
+  if (!scaling) return rope;
+
+  Reader fields(*scaling, reader.place(key));
+  rope.theta = fields.number("rope_theta", rope.theta);
+  const Json* type = fields.field("rope_type");
+  const Json* old_type = fields.field("type");
+  if (!type) type = old_type;
+  const std::string name = type ? type->as_string(fields.place("rope_type")) : "default";
+  const bool has_factor = fields.field("factor") != nullptr;
+  rope.factor = fields.number("factor", 1);
+  if (name != "default") {
+    rope.original_max_positions =
+        fields.number("original_max_position_embeddings", rope.original_max_positions);
+    if (!has_factor) fields.invalid("factor", "the field is missing");
+    if (!(rope.factor > 0)) fields.invalid("factor", "must be positive");
+  }
+  if (name == "default") {
+    rope.type = RopeType::kDefault;
+  } else if (name == "linear") {
+    rope.type = RopeType::kLinear;
+  } else if (name == "dynamic") {
+    rope.type = RopeType::kDynamic;
+  } else if (name == "yarn") {
+    rope.type = RopeType::kYarn;
+    rope.beta_fast = fields.number("beta_fast", 32);
+    rope.beta_slow = fields.number("beta_slow", 1);
+    rope.attention_factor = fields.number("attention_factor", 0);
+    rope.mscale = fields.number("mscale", 0);
+    rope.mscale_all_dim = fields.number("mscale_all_dim", 0);
+    rope.truncate = fields.flag("truncate", true);
+  } else if (name == "llama3") {
+    rope.type = RopeType::kLlama3;
+    rope.low_freq_factor = fields.number("low_freq_factor", 1);
+    rope.high_freq_factor = fields.number("high_freq_factor", 4);
+  } else {
+    fields.unsupported("rope_type", "the RoPE scaling '" + name + "' isn't supported");
+  }
+  if (fields.number("partial_rotary_factor", 1) != 1)
+    fields.unsupported("partial_rotary_factor", "partial rotary embeddings aren't supported");
+  fields.field("original_max_position_embeddings");
+  fields.finish();
+  return rope;
+}
+
+void parse_rope_layers(Reader& reader, const Family& family, ModelConfig* config) {
+  const auto layers = static_cast<size_t>(config->layers);
+  config->layer_uses_rope.assign(layers, 1);
+  if (!family.skips_rope) return;
+  const int64_t interval = reader.positive("no_rope_layer_interval", 4);
+  const Json* list = reader.field("no_rope_layers");
+  for (size_t i = 0; i < layers; ++i)
+    config->layer_uses_rope[i] = (static_cast<int64_t>(i) + 1) % interval != 0;
+  if (!list) return;
+  const auto& values = list->as_array(reader.place("no_rope_layers"));
+  if (values.empty()) return;
+  if (values.size() != layers) reader.invalid("no_rope_layers", "must have one entry per layer");
+  for (size_t i = 0; i < layers; ++i)
+    config->layer_uses_rope[i] = values[i].as_integer(reader.place("no_rope_layers")) != 0;
+}
+
+void parse_windows(Reader& reader, const Family& family, ModelConfig* config) {
+  const auto layers = static_cast<size_t>(config->layers);
+  config->layer_window.assign(layers, 0);
+  const Json* field = reader.field("sliding_window");
+  const bool by_flag = family.window == WindowRule::kUpperLayers;
+  const bool enabled = by_flag ? reader.flag("use_sliding_window", false) : field != nullptr;
+  const int64_t first = by_flag ? reader.positive_or_zero("max_window_layers", 28) : 0;
+  const Json* types = reader.field("layer_types");
+  int32_t window = 0;
+  if (enabled && field) window = static_cast<int32_t>(reader.positive("sliding_window"));
+  if (enabled && window > 0 && family.window == WindowRule::kNone)
+    reader.unsupported("sliding_window", "this architecture has no sliding window");
+  for (size_t i = 0; i < layers; ++i) {
+    const bool upper =
+        family.skips_rope ? !config->layer_uses_rope[i] : static_cast<int64_t>(i) >= first;
+    if (upper) config->layer_window[i] = window;
+  }
+  if (!types) return;
+  const auto& list = types->as_array(reader.place("layer_types"));
+  if (list.size() != layers) reader.invalid("layer_types", "must have one entry per layer");
+  for (size_t i = 0; i < layers; ++i) {
+    const std::string& type = list[i].as_string(reader.place("layer_types"));
+    if (type == "full_attention") {
+      config->layer_window[i] = 0;
+    } else if (type == "sliding_attention") {
+      if (window == 0) reader.invalid("layer_types", "a sliding layer without sliding_window");
+      config->layer_window[i] = window;
+    } else {
+      reader.unsupported("layer_types", "the layer type '" + type + "' isn't supported");
+    }
+  }
+}
+
+void parse_tokens(Reader& reader, ModelConfig* config) {
+  const auto id = [&](const char* name) {
+    const Json* value = reader.field(name);
+    return value ? static_cast<int32_t>(value->as_integer(reader.place(name))) : -1;
+  };
+  config->bos_token_id = id("bos_token_id");
+  config->pad_token_id = id("pad_token_id");
+  const Json* eos = reader.field("eos_token_id");
+  if (!eos) return;
+  if (!eos->is_array()) {
+    config->eos_token_ids.push_back(
+        static_cast<int32_t>(eos->as_integer(reader.place("eos_token_id"))));
+    return;
+  }
+  for (const Json& value : eos->as_array("eos_token_id"))
+    config->eos_token_ids.push_back(
+        static_cast<int32_t>(value.as_integer(reader.place("eos_token_id"))));
+}
+
+DType parse_dtype(Reader& reader) {
+  const Json* value = reader.field("dtype");
+  const Json* old = reader.field("torch_dtype");
+  if (!value) value = old;
+  if (!value) return DType::kF32;
+  const std::string& name = value->as_string(reader.place("dtype"));
+  if (name == "float32") return DType::kF32;
+  if (name == "bfloat16") return DType::kBF16;
+  if (name == "float16") return DType::kF16;
+  reader.unsupported("dtype", "weights of type '" + name + "' aren't supported");
+}
+
+void refuse_what_changes_the_maths(Reader& reader) {
+  if (reader.number("attention_dropout", 0) != 0)
+    reader.unsupported("attention_dropout", "dropout inside attention isn't supported");
+  // Slices products over tensor-parallel ranks in pretraining; 1 means off.
+  if (reader.number("pretraining_tp", 1) != 1)
+    reader.unsupported("pretraining_tp", "only 1 is supported");
+  if (const Json* quantization = reader.field("quantization_config")) {
+    const Json* method = quantization->find("quant_method");
+    reader.unsupported(
+        "quantization_config",
+        "the weights are already quantized" +
+            (method && method->is_string() ? " (" + method->as_string("quant_method") + ")"
+                                           : std::string()) +
+            "; load the original model and let the engine quantize it");
+  }
+}
+
+}  // namespace
+
+ModelConfig parse_model_config(const std::string& json_text, const std::string& where) {
+  const Json json = Json::parse(json_text, where);
+  json.as_object(where);
+  Reader reader(json, where);
+  const Json* type = reader.field("model_type");
+  if (!type) reader.invalid("model_type", "the field is missing");
+  const std::string model_type = type->as_string(reader.place("model_type"));
+  const Family* family = find_family(model_type);
+  if (!family) {
+    std::string names;
+    for (const std::string& name : family_names()) names += (names.empty() ? "" : ", ") + name;
+    throw Error(ErrorCode::kUnsupported, "the architecture '" + model_type + "' isn't supported",
+                reader.place("model_type"), "supported are " + names);
+  }
+
+  ModelConfig config;
+  config.family = model_type;
+  config.json = json_text;
+  config.dtype = parse_dtype(reader);
+  config.vocabulary = reader.positive("vocab_size");
+  config.hidden = reader.positive("hidden_size");
+  config.intermediate = reader.positive("intermediate_size");
+  config.layers = reader.positive("num_hidden_layers");
+  config.heads = static_cast<int32_t>(reader.positive("num_attention_heads"));
+  config.kv_heads = static_cast<int32_t>(reader.positive("num_key_value_heads", config.heads));
+  config.head_dim = static_cast<int32_t>(
+      reader.positive("head_dim", family->explicit_head_dim ? 128 : config.hidden / config.heads));
+  config.rotary_dim = config.head_dim;
+  if (config.heads % config.kv_heads != 0)
+    reader.invalid("num_key_value_heads", "must divide num_attention_heads");
+  if (config.head_dim % 2 != 0) reader.invalid("head_dim", "must be even");
+  config.max_positions = reader.positive("max_position_embeddings", 2048);
+  config.rms_norm_eps =
+      static_cast<float>(reader.number("rms_norm_eps", family->default_rms_norm_eps));
+  config.initializer_range = static_cast<float>(reader.number("initializer_range", 0.02));
+  config.activation = parse_activation(reader);
+  config.tied_embeddings = reader.flag("tie_word_embeddings", family->tied_by_default);
+  config.qk_norm = family->qk_norm;
+  config.qkv_bias = family->qkv_bias;
+  if (family->has_attention_bias) {
+    config.qkv_bias = config.qkv_bias || reader.flag("attention_bias", false);
+    config.output_bias = config.qkv_bias;
+  }
+  if (family->has_mlp_bias) config.mlp_bias = reader.flag("mlp_bias", false);
+  config.rope = parse_rope(reader, *family, config.max_positions);
+  parse_rope_layers(reader, *family, &config);
+  parse_windows(reader, *family, &config);
+  parse_tokens(reader, &config);
+  refuse_what_changes_the_maths(reader);
+  reader.finish();
+  return config;
+}
+
+std::vector<LinearInfo> block_linears(const ModelConfig& config) {
+  const int64_t hidden = config.hidden, ffn = config.intermediate;
+  const int64_t q = int64_t{config.heads} * config.head_dim;
+  const int64_t kv = int64_t{config.kv_heads} * config.head_dim;
+  return {
+      {Linear::kQ, "self_attn.q_proj", hidden, q, config.qkv_bias},
+      {Linear::kK, "self_attn.k_proj", hidden, kv, config.qkv_bias},
+      {Linear::kV, "self_attn.v_proj", hidden, kv, config.qkv_bias},
+      {Linear::kO, "self_attn.o_proj", q, hidden, config.output_bias},
+      {Linear::kGate, "mlp.gate_proj", hidden, ffn, config.mlp_bias},
+      {Linear::kUp, "mlp.up_proj", hidden, ffn, config.mlp_bias},
+      {Linear::kDown, "mlp.down_proj", ffn, hidden, config.mlp_bias},
+  };
+}
+
+std::vector<ParameterInfo> model_parameters(const ModelConfig& config) {
+  std::vector<ParameterInfo> parameters;
+  parameters.push_back({"model.embed_tokens.weight", {config.vocabulary, config.hidden}});
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    parameters.push_back({prefix + "input_layernorm.weight", {config.hidden}});
+    for (const LinearInfo& linear : block_linears(config)) {
+      if (linear.linear == Linear::kGate)
+        parameters.push_back({prefix + "post_attention_layernorm.weight", {config.hidden}});
+      parameters.push_back({prefix + linear.path + ".weight", {linear.out, linear.in}});
+      if (linear.bias) parameters.push_back({prefix + linear.path + ".bias", {linear.out}});
+    }
+    if (config.qk_norm) {
+      parameters.push_back({prefix + "self_attn.q_norm.weight", {config.head_dim}});
+      parameters.push_back({prefix + "self_attn.k_norm.weight", {config.head_dim}});
+    }
+  }
+  parameters.push_back({"model.norm.weight", {config.hidden}});
+  if (!config.tied_embeddings)
+    parameters.push_back({"lm_head.weight", {config.vocabulary, config.hidden}});
+  return parameters;
+}
+
+}  // namespace lowrank
