@@ -14,6 +14,7 @@ void register_kernels(Isa isa, KernelTable& table) {
   if (isa != Isa::kNeon) return;
   neon::register_elementwise(table);
   neon::register_attention(table);
+  neon::register_quantization(table);
 }
 
 }  // namespace lowrank::cpu

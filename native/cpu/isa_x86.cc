@@ -82,10 +82,12 @@ void register_kernels(Isa isa, KernelTable& table) {
   if (isa >= Isa::kAvx2) {
     avx2::register_elementwise(table);
     avx2::register_attention(table);
+    avx2::register_quantization(table);
   }
   if (isa >= Isa::kAvx512) {
     avx512::register_elementwise(table);
     avx512::register_attention(table);
+    avx512::register_quantization(table);
   }
 }
 

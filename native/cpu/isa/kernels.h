@@ -9,15 +9,18 @@ namespace lowrank::cpu {
 namespace avx2 {
 void register_elementwise(KernelTable& table);
 void register_attention(KernelTable& table);
+void register_quantization(KernelTable& table);
 }
 namespace avx512 {
 void register_elementwise(KernelTable& table);
 void register_attention(KernelTable& table);
+void register_quantization(KernelTable& table);
 }
 namespace amx {}
 namespace neon {
 void register_elementwise(KernelTable& table);
 void register_attention(KernelTable& table);
+void register_quantization(KernelTable& table);
 }
 
 }  // namespace lowrank::cpu

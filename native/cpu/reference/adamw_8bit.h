@@ -11,20 +11,10 @@
 
 #include "backend/backend.h"
 #include "core/dynamic_map.h"
+#include "cpu/quantization_parts.h"
 #include "cpu/reference/nf4.h"
 
 namespace lowrank::reference {
-
-// The constants of one tensor's step, computed in f64 and rounded once. Every path multiplies and
-// adds these in the same order without fusing, so that all ISAs give the same bits.
-struct AdamWScalars {
-  float beta1, one_minus_beta1, beta2, one_minus_beta2;
-  float grad_scale;
-  float decay;         // 1 - lr * weight_decay
-  float step_size;     // lr / (1 - beta1^step)
-  float v_correction;  // 1 / sqrt(1 - beta2^step)
-  float eps;
-};
 
 inline AdamWScalars adamw_scalars(const AdamW& op, const AdamWTensor& tensor) {
   const double step = static_cast<double>(op.step);
