@@ -4,7 +4,7 @@
 #include "node/adapter_wrap.h"
 #include "node/functions.h"
 #include "node/generator_wrap.h"
-#include "node/kernels.h"
+#include "node/kernels/kernels.h"
 #include "node/model_wrap.h"
 #include "node/session_wrap.h"
 

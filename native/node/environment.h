@@ -27,6 +27,13 @@ class Environment {
   // A worker for what belongs to no model: kernels.
   const std::shared_ptr<SerialWorker>& shared_worker();
 
+  // What kernels keep between calls, made on first use; for jobs of the shared worker.
+  template <typename T>
+  std::shared_ptr<T> kernel_state() {
+    if (!kernel_state_) kernel_state_ = std::make_shared<T>();
+    return std::static_pointer_cast<T>(kernel_state_);
+  }
+
   void set_constructor(ClassId id, const Napi::Function& constructor);
   // Makes an object of a class around `handle`. The classes can't be constructed from JavaScript.
   Napi::Object construct(ClassId id, std::shared_ptr<void> handle);
@@ -44,6 +51,7 @@ class Environment {
   JsQueue results_;
   std::vector<std::shared_ptr<SerialWorker>> workers_;
   std::shared_ptr<SerialWorker> shared_worker_;
+  std::shared_ptr<void> kernel_state_;
   std::array<Napi::FunctionReference, static_cast<size_t>(ClassId::kCount)> constructors_;
   std::shared_ptr<void> handle_;
 };
