@@ -213,7 +213,7 @@ Napi::Object KernelCall::results(Napi::Env env) const {
   Napi::Object object = Napi::Object::New(env);
   for (const KernelArray& array : arrays_) {
     if (array.output.empty()) continue;
-    const auto buffer = Napi::ArrayBuffer::New(env, array.host.size());
+    Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, array.host.size());
     std::memcpy(buffer.Data(), array.host.data(), array.host.size());
     napi_value typed = nullptr;
     if (napi_create_typedarray(env, *array_type(array.dtype), static_cast<size_t>(array.count()),

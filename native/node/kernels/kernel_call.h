@@ -18,10 +18,10 @@ struct KernelArray {
   DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
-  std::vector<uint8_t> host;  // an input's bytes; later an output's
+  std::vector<uint8_t> host = {};  // an input's bytes; later an output's
   bool input = false;
-  std::string output;  // name of the result; empty = not returned
-  Buffer buffer;
+  std::string output = {};  // name of the result; empty = not returned
+  Buffer buffer = {};
 
   int64_t count() const { return rows * cols; }
   size_t bytes() const { return static_cast<size_t>(count()) * dtype_size(dtype); }
