@@ -28,7 +28,10 @@ const endsProcess =
   /(?:^|[^\w.>:&])(?:std::|::)?(?:abort|exit|_exit|quick_exit|terminate|assert)\s*\(/;
 
 function* filesUnder(folder) {
-  for (const entry of readdirSync(path.join(root, folder), { recursive: true, withFileTypes: true })) {
+  for (const entry of readdirSync(path.join(root, folder), {
+    recursive: true,
+    withFileTypes: true,
+  })) {
     if (!entry.isFile() || !sourceFile.test(entry.name)) continue;
     yield path.relative(root, path.join(entry.parentPath ?? entry.path, entry.name));
   }
@@ -60,8 +63,7 @@ function* problems(file) {
       continue;
     }
     const code = line.replace(/\/\/.*$/, '').replace(/"(?:[^"\\]|\\.)*"/g, '""');
-    if (endsProcess.test(code))
-      yield `${place}: ends the process; throw lowrank::Error instead`;
+    if (endsProcess.test(code)) yield `${place}: ends the process; throw lowrank::Error instead`;
   }
 }
 

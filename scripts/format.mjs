@@ -7,18 +7,21 @@ import { hasCommand, root, run, tryRun } from './checkout.mjs';
 
 const write = process.argv.includes('--write');
 // Files git knows, or would take.
-const listed = run('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { capture: true });
+const listed = run('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
+  capture: true,
+});
 const files = listed.stdout.split('\n').filter((file) => file && existsSync(path.join(root, file)));
 
 let failed = false;
 const scripts = files.filter((file) => /\.(ts|mts|mjs|js|json)$/.test(file));
 const prettier = path.join(root, 'node_modules', '.bin', 'prettier');
-failed ||= tryRun(prettier, [write ? '--write' : '--check', '--log-level', 'warn', ...scripts]).status !== 0;
+failed ||=
+  tryRun(prettier, [write ? '--write' : '--check', '--log-level', 'warn', ...scripts]).status !== 0;
 
 const clangFormat = ['clang-format-14', 'clang-format'].find(hasCommand);
 const sources = files.filter((file) => /\.(h|cc|cu|cuh)$/.test(file));
 if (!clangFormat) {
-  console.log('format: C++ SKIPPED, clang-format isn\'t installed');
+  console.log("format: C++ SKIPPED, clang-format isn't installed");
 } else {
   const mode = write ? ['-i'] : ['--dry-run', '-Werror'];
   failed = tryRun(clangFormat, [...mode, ...sources]).status !== 0 || failed;

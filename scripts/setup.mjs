@@ -16,7 +16,8 @@ export function checkTools() {
   }
   const missing = [];
   if (!hasCommand('cmake')) missing.push('cmake (3.22 or newer)');
-  if (!['c++', 'g++', 'clang++'].some(hasCommand)) missing.push('a C++20 compiler (g++ or clang++)');
+  if (!['c++', 'g++', 'clang++'].some(hasCommand))
+    missing.push('a C++20 compiler (g++ or clang++)');
   if (!hasCommand('ninja') && !hasCommand('make')) missing.push('ninja or make');
   if (missing.length > 0) {
     throw new ScriptError(
@@ -40,7 +41,9 @@ export function setUpPackages() {
   if (packagesAreCurrent()) return;
   const folder = path.join(root, 'node_modules');
   if (existsSync(folder) && lstatSync(folder).isSymbolicLink()) {
-    console.warn('warning: node_modules is a link and differs from package-lock.json; left as it is');
+    console.warn(
+      'warning: node_modules is a link and differs from package-lock.json; left as it is',
+    );
     return;
   }
   console.log('Installing packages (npm ci)');
@@ -66,7 +69,9 @@ function newestTime(folder) {
   const files = readdirSync(folder, { recursive: true, withFileTypes: true });
   return Math.max(
     0,
-    ...files.filter((f) => f.isFile()).map((f) => statSync(path.join(f.parentPath ?? f.path, f.name)).mtimeMs),
+    ...files
+      .filter((f) => f.isFile())
+      .map((f) => statSync(path.join(f.parentPath ?? f.path, f.name)).mtimeMs),
   );
 }
 
