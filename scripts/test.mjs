@@ -1,0 +1,162 @@
+// Every check of the project, one part after the other; a failing part doesn't stop the others. The
+// last line is "N passed, N failed" over all parts. Sets itself up on a fresh clone.
+//   node scripts/test.mjs                 everything
+//   node scripts/test.mjs lint unit       some parts (names below)
+//   --clang                               also build with clang++
+//   --node PATH                           also run the Node tests with another Node
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+
+import { ScriptError, buildFolder, main, root, run, tryRun } from './checkout.mjs';
+import { buildNative, checkTools, setUpDist, setUpPackages } from './setup.mjs';
+
+const bin = (name) => path.join(root, 'node_modules', '.bin', name);
+const one = (passed) => ({ passed: passed ? 1 : 0, failed: passed ? 0 : 1 });
+const script = (...args) => one(tryRun(process.execPath, args).status === 0);
+
+const parts = {
+  build: () => buildWithoutWarnings('gcc', () => buildNative([], { capture: true })),
+  dist: () => (setUpDist(), one(true)),
+  format: () => script('scripts/format.mjs'),
+  lint: () => one(tryRun(bin('oxlint'), ['--deny-warnings']).status === 0),
+  types: () => typeChecks(),
+  layers: () => script('scripts/check_layers.mjs'),
+  symbols: () => script('scripts/check_weak_symbols.mjs'),
+  native: () => nativeTests(),
+  node: () => nodeTests(process.execPath),
+  package: () => script('test/package/install.mjs'),
+};
+
+function buildWithoutWarnings(name, build) {
+  const output = build();
+  const warnings = output.split('\n').filter((line) => line.includes('warning:'));
+  for (const warning of new Set(warnings)) console.log(warning);
+  console.log(`${name}: ${warnings.length} warnings`);
+  return one(warnings.length === 0);
+}
+
+function buildWithClang() {
+  const folder = path.join(buildFolder, 'clang');
+  const options = ['--CDCMAKE_CXX_COMPILER=clang++', '--CDLOWRANK_TESTS=ON', '-O', folder];
+  return buildWithoutWarnings('clang', () => {
+    run(bin('cmake-js'), ['configure', ...options, '-l', 'error'], { capture: true });
+    const { stdout, stderr } = run('cmake', ['--build', folder, '--parallel'], { capture: true });
+    return stdout + stderr;
+  });
+}
+
+function typeChecks() {
+  const projects = ['tsconfig.json', 'test/tsconfig.json'];
+  const results = projects.map((file) =>
+    one(tryRun(bin('tsc'), ['--noEmit', '-p', file]).status === 0),
+  );
+  if (existsSync(path.join(root, 'test', 'types'))) {
+    const tsd = tryRun(bin('tsd'), [
+      '--typings',
+      'dist/index.d.ts',
+      '--files',
+      'test/types/*.test-d.ts',
+    ]);
+    results.push(one(tsd.status === 0));
+  }
+  return sum(results);
+}
+
+// Each executable ends with "N passed, N failed".
+function nativeTests() {
+  const listing = run('ctest', ['--test-dir', buildFolder, '--show-only=json-v1'], {
+    capture: true,
+  });
+  const tests = JSON.parse(listing.stdout).tests;
+  if (tests.length === 0) throw new ScriptError('no native tests are configured');
+  return sum(
+    tests.map(({ name, command, properties = [] }) => {
+      if (!command) {
+        console.log(`${name}: isn't built`);
+        return one(false);
+      }
+      const cwd = properties.find((p) => p.name === 'WORKING_DIRECTORY')?.value ?? root;
+      const result = tryRun(command[0], command.slice(1), { capture: true, cwd });
+      const counts = /(\d+) passed, (\d+) failed\s*$/.exec(result.stdout ?? '');
+      const passed = Number(counts?.[1] ?? 0);
+      const clean = result.status === 0 && counts !== null;
+      const failed = clean ? 0 : Math.max(1, Number(counts?.[2] ?? 0));
+      if (!clean) console.log(`${result.stdout}${result.stderr}`);
+      const status = result.signal ?? result.status;
+      console.log(`${name}: ${passed} passed, ${failed} failed${clean ? '' : ` (exit ${status})`}`);
+      return { passed, failed };
+    }),
+  );
+}
+
+function otherNode(node) {
+  const { stdout } = run(node, ['--version'], { capture: true });
+  console.log(`Node ${stdout.trim()}`);
+  return nodeTests(node);
+}
+
+function nodeTests(node) {
+  const report = path.join(buildFolder, 'vitest.json');
+  rmSync(report, { force: true });
+  const vitest = path.join(root, 'node_modules', 'vitest', 'vitest.mjs');
+  const args = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
+  const result = tryRun(node, [vitest, ...args]);
+  if (!existsSync(report)) return one(false);
+  const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(
+    readFileSync(report, 'utf8'),
+  );
+  if (numPendingTests > 0) console.log(`${numPendingTests} SKIPPED`);
+  // A file that can't even be loaded fails no test of its own.
+  const failed = numFailedTests === 0 && result.status !== 0 ? 1 : numFailedTests;
+  return { passed: numPassedTests, failed };
+}
+
+function sum(results) {
+  return results.reduce(
+    (total, { passed, failed }) => ({
+      passed: total.passed + passed,
+      failed: total.failed + failed,
+    }),
+    { passed: 0, failed: 0 },
+  );
+}
+
+await main(() => {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { clang: { type: 'boolean' }, node: { type: 'string', multiple: true } },
+  });
+  const unknown = positionals.find((name) => !(name in parts));
+  if (unknown) throw new ScriptError(`unknown part "${unknown}": ${Object.keys(parts).join(', ')}`);
+  const chosen = Object.entries(parts).filter(
+    ([name]) => positionals.length === 0 || positionals.includes(name),
+  );
+  if (values.clang) chosen.push(['clang', buildWithClang]);
+  for (const node of values.node ?? []) chosen.push([`node at ${node}`, () => otherNode(node)]);
+
+  checkTools();
+  setUpPackages();
+  mkdirSync(buildFolder, { recursive: true });
+  const results = chosen.map(([name, part]) => {
+    console.log(`\n==== ${name}`);
+    const start = Date.now();
+    let result;
+    try {
+      result = part();
+    } catch (error) {
+      console.log(error instanceof ScriptError ? error.message : error);
+      result = one(false);
+    }
+    return { name, seconds: (Date.now() - start) / 1000, ...result };
+  });
+
+  console.log('\n==== summary');
+  for (const { name, seconds, passed, failed } of results) {
+    const mark = failed === 0 ? 'ok  ' : 'FAIL';
+    console.log(`${mark} ${name}: ${passed} passed, ${failed} failed (${seconds.toFixed(0)} s)`);
+  }
+  const { passed, failed } = sum(results);
+  if (failed > 0 || passed === 0) process.exitCode = 1;
+  console.log(`${passed} passed, ${failed} failed`);
+});
