@@ -25,6 +25,9 @@ using Outputs = std::vector<Output>;
 // Opens a CPU device; shared by the cases of one executable.
 std::shared_ptr<Device> open_cpu(const std::string& isa, int threads);
 
+// Whether bounds are read from this device's run.
+bool gives_bounds(const Device& device);
+
 // The fast instruction sets this machine can run.
 std::vector<std::string> fast_isas();
 
