@@ -1,7 +1,7 @@
 // Orders and random numbers that depend on a seed and on counters alone: the same on every machine and
 // with any number of threads, and without state that a checkpoint would have to keep.
 
-/** A well-mixed 32-bit hash of three 32-bit numbers (rounds of MurmurHash3 and its finalizer). */
+/** MurmurHash3 (x86, 32 bits; Appleby, 2008) of three 32-bit numbers. */
 export function hash32(a: number, b: number, c: number): number {
   let h = 0x9747b28c;
   for (const word of [a, b, c]) {
@@ -11,6 +11,7 @@ export function hash32(a: number, b: number, c: number): number {
     h = (h << 13) | (h >>> 19);
     h = (Math.imul(h, 5) + 0xe6546b64) | 0;
   }
+  h ^= 12; // bytes
   h ^= h >>> 16;
   h = Math.imul(h, 0x85ebca6b);
   h ^= h >>> 13;

@@ -42,7 +42,10 @@ export async function* readCsv(file: string, delimiter: string): AsyncGenerator<
         }
         continue;
       }
-      rows.push(...skipped.splice(0), parseRecord(header, record, info.lines));
+      const row = parseRecord(header, record, info.lines);
+      // The parser runs ahead of the records that are taken from it.
+      while (skipped.length > 0 && skipped[0]!.line < row.line) rows.push(skipped.shift()!);
+      rows.push(row);
       if (rows.length >= 64) {
         yield rows;
         rows = [];

@@ -1,0 +1,561 @@
+import { appendFileSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import {
+  countOverlap,
+  loadDataset,
+  prepareDataset,
+  type PreparedData,
+} from '../../lib/data/index.js';
+import type { PrepareOptions } from '../../lib/data/options.js';
+import type { Example, SplitName } from '../../lib/data/types.js';
+import { Tokenizer } from '../../lib/tokenizer.js';
+import {
+  chat,
+  temporaryFolder,
+  writeJson,
+  writeLines,
+  writeTextModel,
+} from './support/text_model.js';
+
+const ALL_TRAIN = [1, 0, 0] as [number, number, number];
+
+interface Setting {
+  rows: readonly unknown[];
+  model?: string;
+  options?: PrepareOptions;
+}
+
+async function prepare({ rows, model, options }: Setting): Promise<PreparedData> {
+  const data = await prepareDataset(await loadDataset(rows), {
+    model: model ?? writeTextModel(),
+    cacheDir: temporaryFolder(),
+    split: ALL_TRAIN,
+    ...options,
+  });
+  onTestFinished(() => data.close());
+  return data;
+}
+
+async function collect(data: PreparedData, split: SplitName = 'train'): Promise<Example[]> {
+  const examples: Example[] = [];
+  for await (const example of data.examples(split)) examples.push(example);
+  return examples;
+}
+
+async function failure(
+  promise: Promise<unknown>,
+): Promise<{ message: string; hint: string; code: string }> {
+  return promise.then(
+    () => {
+      throw new Error('it did not fail');
+    },
+    (error: unknown) => error as { message: string; hint: string; code: string },
+  );
+}
+
+const chats = (count: number): unknown[] =>
+  Array.from({ length: count }, (_, i) =>
+    chat(`what is ${i}?`, `it is ${i * i} ${'cat '.repeat(i % 7)}`),
+  );
+
+describe('examples', () => {
+  test('a chat: text, mask, end of turn', async () => {
+    const model = writeTextModel();
+    const data = await prepare({ model, rows: [chat('日本?', 'hello 🦙'), chat('a', 'b')] });
+    const tokenizer = await Tokenizer.load(model);
+    const [first, second] = await collect(data);
+    const text = '<|im_start|>user\n日本?<|im_end|>\n<|im_start|>assistant\nhello 🦙<|im_end|>\n';
+    expect(await tokenizer.decode(first!.inputIds)).toBe(text);
+    const trained = first!.labels.filter((label) => label >= 0);
+    expect(await tokenizer.decode(trained)).toBe('hello 🦙<|im_end|>');
+    first!.labels.forEach((label, i) => expect([-100, first!.inputIds[i]]).toContain(label));
+    expect(first!.weights).toBeUndefined();
+    expect(second).toMatchObject({ index: 1, file: 'data', line: 2 });
+  });
+
+  test('weights, only where there are any', async () => {
+    const messages = [
+      { role: 'user', content: 'a' },
+      { role: 'assistant', content: 'b', weight: 0 },
+      { role: 'user', content: 'c' },
+      { role: 'assistant', content: 'd', weight: 0.25 },
+    ];
+    const data = await prepare({ rows: [{ messages }, chat('a', 'b')] });
+    const [weighted, plain] = await collect(data);
+    const weights = Array.from(weighted!.weights!).filter((_, i) => weighted!.labels[i]! >= 0);
+    expect(weights).toEqual([0.25, 0.25]);
+    expect(plain!.weights).toBeUndefined();
+    const batch = await (await data.plan('train', { perDeviceBatchSize: 2 })).batch(0);
+    expect(Array.from(batch.weights!)).toEqual([
+      ...Array.from(weighted!.weights!),
+      ...Array.from({ length: plain!.inputIds.length }, () => 1),
+    ]);
+  });
+
+  test('text and completions end with EOS; the prompt is not trained', async () => {
+    const model = writeTextModel();
+    const data = await prepare({
+      model,
+      rows: [
+        { text: 'the cat' },
+        { prompt: 'the cat sat', completion: ' on the mat' },
+        { text: 'x<|im_end|>' },
+      ],
+    });
+    const tokenizer = await Tokenizer.load(model);
+    const shown = await Promise.all(
+      (await collect(data)).map(async ({ inputIds, labels }) => [
+        await tokenizer.decode(inputIds),
+        await tokenizer.decode(labels.filter((label) => label >= 0)),
+      ]),
+    );
+    expect(shown[0]![0]).toBe('the cat<|im_end|>');
+    expect(shown[1]).toEqual(['the cat sat on the mat<|im_end|>', ' on the mat<|im_end|>']);
+    expect(shown[2]![0]).toBe('x<|im_end|>');
+  });
+
+  test('the first label of an example never counts', async () => {
+    const data = await prepare({ rows: [{ input_ids: [1, 2, 5], labels: [1, 2, 5] }] });
+    const [example] = await collect(data);
+    expect(Array.from(example!.labels)).toEqual([-100, 2, 5]);
+    expect(data.report.splits.train).toEqual({ examples: 1, tokens: 3, labelTokens: 2 });
+  });
+
+  test('Alpaca with a chat template and without', async () => {
+    const rows = [{ instruction: 'say hello', input: '', output: 'hello' }];
+    const texts: string[] = [];
+    for (const template of ['chatml', null]) {
+      const model = writeTextModel({ template });
+      const [example] = await collect(await prepare({ model, rows }));
+      texts.push(await (await Tokenizer.load(model)).decode(example!.inputIds));
+    }
+    expect(texts).toEqual([
+      '<|im_start|>user\nsay hello<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>\n',
+      '### Instruction:\nsay hello\n\n### Response:\nhello<|im_end|>',
+    ]);
+  });
+
+  test('tokenized rows need no tokenizer', async () => {
+    const model = temporaryFolder();
+    writeJson(path.join(model, 'config.json'), { vocab_size: 100, eos_token_id: 2 });
+    const rows = [{ input_ids: [1, 7, 2], labels: [-100, -100, 2] }, { input_ids: [1, 9, 2] }];
+    const data = await prepare({ model, rows });
+    expect(data.report).toMatchObject({
+      withStopToken: 2,
+      formats: [{ format: 'tokenized', rows: 2 }],
+    });
+    expect(await failure(prepare({ model, rows: [{ text: 'x' }] }))).toMatchObject({
+      code: 'ERR_LOWRANK_INVALID_FILE',
+      message: 'the folder has no tokenizer.json',
+    });
+    const outside = await failure(prepare({ model, rows: [...rows, { input_ids: [1, 100, 2] }] }));
+    expect(outside.message).toContain("data:3: token 100 is outside the model's vocabulary of 100");
+  });
+});
+
+describe('length', () => {
+  const words =
+    'the cat sat on the mat and the dog ate the hat. what is the weather like in paris today?';
+
+  test('rows that are too long are cut, left out, or go on', async () => {
+    const rows = [{ text: words }, { text: 'the cat' }];
+    const whole = (await collect(await prepare({ rows })))[0]!;
+    const n = whole.inputIds.length;
+    const maxLength = 8;
+
+    const cut = await prepare({ rows, options: { maxLength } });
+    expect(cut.report).toMatchObject({ truncated: 1, tooLong: 0, maxLength });
+    expect(Array.from((await collect(cut))[0]!.inputIds)).toEqual(
+      Array.from(whole.inputIds.slice(0, 8)),
+    );
+
+    const dropped = await prepare({ rows, options: { maxLength, truncation: 'drop' } });
+    expect(dropped.report).toMatchObject({ truncated: 0, tooLong: 1, withoutLabels: 0 });
+    expect(dropped.count('train')).toBe(1);
+
+    const split = await prepare({ rows, options: { maxLength, truncation: 'split' } });
+    const pieces = (await collect(split)).slice(0, -1);
+    expect(pieces.every(({ inputIds }) => inputIds.length <= maxLength)).toBe(true);
+    // Every token but the first is trained once.
+    const trained = pieces.flatMap(({ labels }) =>
+      Array.from(labels).filter((label) => label >= 0),
+    );
+    expect(trained).toEqual(Array.from(whole.inputIds.slice(1)));
+    expect(split.report).toMatchObject({ truncated: 0, duplicates: 0 });
+    expect(pieces).toHaveLength(Math.ceil((n - 1) / (maxLength - 1)));
+  });
+
+  test('a cut that leaves nothing to train leaves the row out, and says so', async () => {
+    const rows = [chat(words, 'yes'), chat('a', 'b')];
+    const data = await prepare({ rows, options: { maxLength: 16 } });
+    expect(data.report).toMatchObject({ truncated: 1, withoutLabels: 1 });
+    expect(data.count('train')).toBe(1);
+    expect(data.report.warnings).toContain('1 rows are left out: nothing in them is trained');
+  });
+});
+
+describe('what can not be trained is refused with an example', () => {
+  test('no label at all', async () => {
+    const messages = [
+      { role: 'user', content: 'question' },
+      { role: 'assistant', content: 'answer', weight: 0 },
+    ];
+    const error = await failure(prepare({ rows: [{ messages }] }));
+    expect(error.code).toBe('ERR_LOWRANK_INVALID_DATA');
+    expect(error.message).toMatch(
+      /^no token of the data would be trained\ndata:1 reads.*\n<.*\nquestion<\|im_end\|>/,
+    );
+    expect(error.hint).toContain('weight above 0');
+    const cut = await failure(
+      prepare({ rows: [chat('question '.repeat(20), 'b')], options: { maxLength: 9 } }),
+    );
+    expect(cut.hint).toContain('--max-length');
+  });
+
+  test('no stop token', async () => {
+    const model = writeTextModel({ tokenizerConfig: { eos_token: '<eos>' } });
+    writeFileSync(
+      path.join(model, 'chat_template.jinja'),
+      "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}",
+    );
+    const error = await failure(prepare({ model, rows: [chat('question', 'answer')] }));
+    expect(error.code).toBe('ERR_LOWRANK_INVALID_DATA');
+    expect(error.message).toContain('no stop token (<eos>) would be trained');
+    expect(error.message).toContain('user: question\nassistant:[[ answer]]\n');
+    const allowed = {
+      model,
+      rows: [chat('question', 'answer')],
+      options: { allowNoStopToken: true },
+    };
+    expect((await prepare(allowed)).report.withStopToken).toBe(0);
+  });
+
+  test('no rows', async () => {
+    expect((await failure(prepare({ rows: [] }))).message).toBe('the data set has no rows');
+  });
+
+  test('a chat without a template', async () => {
+    const error = await failure(
+      prepare({ model: writeTextModel({ template: null }), rows: [chat('a', 'b')] }),
+    );
+    expect(error.message).toContain(
+      'data:1: a chat needs a chat template, and the model folder has none',
+    );
+  });
+
+  test('rows without any tokenizer', async () => {
+    const dataset = await loadDataset([{ text: 'a' }]);
+    const error = await failure(prepareDataset(dataset, { cacheDir: temporaryFolder() }));
+    expect(error).toMatchObject({ where: 'data:1', message: 'a text row needs a tokenizer' });
+  });
+
+  test('options that do not exist', async () => {
+    const error = await failure(prepare({ rows: [], options: { maxLenght: 3 } as never }));
+    expect(error.code).toBe('ERR_LOWRANK_INVALID_ARGUMENT');
+    expect(error.message).toContain('maxLenght');
+  });
+});
+
+describe('bad rows', () => {
+  test('all are named; they are allowed up to a number', async () => {
+    const folder = temporaryFolder();
+    const file = path.join(folder, 'a.jsonl');
+    writeFileSync(file, `${JSON.stringify(chat('a', 'b'))}\n{"x": 1}\n{oops\n`);
+    const options = { model: writeTextModel(), cacheDir: temporaryFolder(), split: ALL_TRAIN };
+    const dataset = await loadDataset(file);
+    for (const maxBadRows of [0, 1]) {
+      const error = await failure(prepareDataset(dataset, { ...options, maxBadRows }));
+      expect(error.code).toBe('ERR_LOWRANK_INVALID_DATA');
+      expect(error.message).toMatch(/^2 of 3 rows can't be used:\n/);
+      expect(error.message).toContain(`\n${file}:2: the keys "x" match no known row.`);
+      expect(error.message).toContain(`\n${file}:3: not valid JSON:`);
+      expect(error.hint).toContain('--max-bad-rows 2');
+    }
+    const data = await prepareDataset(dataset, { ...options, maxBadRows: 2 });
+    onTestFinished(() => data.close());
+    expect(data.report).toMatchObject({ rows: 3, badRowCount: 2, cache: { hit: true } });
+    expect(data.report.badRows.map(({ line }) => line)).toEqual([2, 3]);
+  });
+
+  test('very many are listed in a file', async () => {
+    const cacheDir = temporaryFolder();
+    const rows = Array.from({ length: 70 }, (_, i) => ({ wrong: i }));
+    const error = await failure(prepare({ rows, options: { cacheDir } }));
+    expect(error.message).toMatch(/data:50: .*\n\.\.\. and 20 more, listed in /s);
+    const list = readdirSync(cacheDir).find((name) => name.startsWith('bad-rows'))!;
+    expect(readFileSync(path.join(cacheDir, list), 'utf8').trim().split('\n')).toHaveLength(70);
+  });
+
+  test('what a template refuses is a bad row', async () => {
+    const model = writeTextModel({
+      template: 'inst',
+      tokenizerConfig: { bos_token: '<s>', eos_token: '</s>' },
+    });
+    const wrong = { messages: [{ role: 'assistant', content: 'b' }] };
+    const error = await failure(prepare({ model, rows: [chat('a', 'b'), wrong] }));
+    expect(error.message).toContain('1 of 2 rows');
+    expect(error.message).toMatch(/data:2: .*must take turns/);
+  });
+});
+
+describe('splits', () => {
+  const options = { split: [0.8, 0.1, 0.1] as [number, number, number] };
+
+  async function sides(
+    rows: readonly unknown[],
+    more: PrepareOptions = {},
+  ): Promise<Map<string, SplitName>> {
+    const data = await prepare({ rows, options: { ...options, ...more } });
+    const found = new Map<string, SplitName>();
+    for (const split of ['train', 'validation', 'test'] as const) {
+      for (const { inputIds } of await collect(data, split)) found.set(inputIds.join(), split);
+    }
+    return found;
+  }
+
+  test('rows keep their side when rows are added, removed or reordered', async () => {
+    const model = writeTextModel();
+    const few = await sides(chats(100), { model });
+    const many = await sides(chats(160).reverse(), { model });
+    expect(few.size).toBe(100);
+    for (const [row, side] of few) expect(many.get(row)).toBe(side);
+    expect(new Set(few.values()).size).toBe(3);
+    const other = await sides(chats(100), { model, splitSeed: 1 });
+    expect([...few].some(([row, side]) => other.get(row) !== side)).toBe(true);
+  });
+
+  test('equal rows are on one side and counted', async () => {
+    const data = await prepare({ rows: [...chats(40), ...chats(40)], options });
+    expect(data.report.duplicates).toBe(40);
+    for (const split of ['train', 'validation', 'test'] as const) {
+      expect(data.count(split) % 2).toBe(0);
+    }
+    expect(data.report.warnings).toContain('40 rows are duplicates of others');
+  });
+
+  test('the shares are met within what chance allows', async () => {
+    const rows = Array.from({ length: 4000 }, (_, i) => ({ input_ids: [1, i % 500, i >> 4, 5] }));
+    const data = await prepare({ rows, options });
+    // Four standard deviations of a binomial share: 4 * sqrt(4000 * 0.1 * 0.9) = 76.
+    expect(Math.abs(data.count('validation') - 400)).toBeLessThan(76);
+    expect(Math.abs(data.count('test') - 400)).toBeLessThan(76);
+    const none = await prepare({ rows, options: { split: [0, 1, 0] } });
+    expect([none.count('train'), none.count('validation'), none.count('test')]).toEqual([
+      0, 4000, 0,
+    ]);
+  });
+
+  test('files named after splits', async () => {
+    const folder = temporaryFolder();
+    writeLines(path.join(folder, 'train.jsonl'), chats(5));
+    writeLines(path.join(folder, 'valid.jsonl'), chats(3));
+    writeLines(path.join(folder, 'test.jsonl'), chats(2));
+    const data = await prepareDataset(await loadDataset(folder), {
+      model: writeTextModel(),
+      cacheDir: temporaryFolder(),
+    });
+    onTestFinished(() => data.close());
+    expect(data.report.splitBy).toBe('files');
+    expect([data.count('train'), data.count('validation'), data.count('test')]).toEqual([5, 3, 2]);
+    expect((await collect(data, 'validation'))[0]!.file).toBe('valid.jsonl');
+  });
+
+  test('a part without rows is named; a leak is counted', async () => {
+    const data = await prepare({ rows: chats(1), options });
+    expect(data.report.warnings.filter((text) => text.includes('part is empty'))).toHaveLength(2);
+    const overlap = await countOverlap(
+      await loadDataset(chats(10)),
+      await loadDataset(chats(13).slice(8)),
+    );
+    expect(overlap).toBe(2);
+  });
+});
+
+describe('the cache', () => {
+  test('is found again, and missed when anything that matters changes', async () => {
+    const model = writeTextModel();
+    const folder = temporaryFolder();
+    const cacheDir = path.join(folder, 'cache');
+    const file = writeLines(path.join(folder, 'a.jsonl'), chats(20));
+    const run = async (more: PrepareOptions = {}): Promise<{ hit: boolean; ids: number[][] }> => {
+      const data = await prepareDataset(await loadDataset(file), {
+        model,
+        cacheDir,
+        split: ALL_TRAIN,
+        ...more,
+      });
+      const ids = (await collect(data)).map(({ inputIds }) => Array.from(inputIds));
+      await data.close();
+      return { hit: data.report.cache.hit, ids };
+    };
+    const first = await run();
+    expect(first.hit).toBe(false);
+    expect(await run()).toEqual({ hit: true, ids: first.ids });
+    // Dividing the data is no part of the cache.
+    expect((await run({ split: [0.5, 0.5, 0] })).hit).toBe(true);
+    for (const options of [
+      { maxLength: 40 },
+      { truncation: 'drop' },
+      { stopTokenIds: [5, 6] },
+      { templateVariables: { a: 1 } },
+      { model: writeTextModel({ template: 'sections' }) },
+      { model: writeTextModel({ kind: 'pieces' }) },
+    ] satisfies PrepareOptions[]) {
+      expect((await run(options)).hit).toBe(false);
+      expect((await run(options)).hit).toBe(true);
+    }
+    appendFileSync(file, `${JSON.stringify(chat('new', 'row'))}\n`);
+    expect((await run()).hit).toBe(false);
+    expect((await run()).ids).toHaveLength(21);
+    expect(readdirSync(cacheDir).filter((name) => !name.startsWith('data-'))).toEqual([]);
+  });
+
+  test('a damaged one is built anew', async () => {
+    const model = writeTextModel();
+    const cacheDir = temporaryFolder();
+    const dataset = await loadDataset(chats(20));
+    const run = async (): Promise<{ hit: boolean; folder: string }> => {
+      const data = await prepareDataset(dataset, { model, cacheDir, split: ALL_TRAIN });
+      await data.close();
+      return data.report.cache;
+    };
+    const { folder } = await run();
+    for (const name of ['tokens.bin', 'index.bin', 'meta.json']) {
+      truncateSync(path.join(folder, name), 10);
+      expect((await run()).hit).toBe(false);
+      expect((await run()).hit).toBe(true);
+    }
+  });
+
+  test('nothing is left behind by a run that is stopped or fails', async () => {
+    const model = writeTextModel();
+    const cacheDir = temporaryFolder();
+    const controller = new AbortController();
+    const endless = await loadDataset(async function* () {
+      for (let i = 0; ; i++) {
+        if (i === 3000) controller.abort();
+        yield chat(`question ${i}`, 'answer');
+      }
+    });
+    const stopped = prepareDataset(endless, { model, cacheDir, signal: controller.signal });
+    expect((await failure(stopped)).code).toBe('ERR_LOWRANK_ABORTED');
+    const failing = await loadDataset(function* () {
+      yield chat('a', 'b');
+      throw new Error('the source broke');
+    });
+    await expect(prepareDataset(failing, { model, cacheDir })).rejects.toThrow('the source broke');
+    expect(readdirSync(cacheDir)).toEqual([]);
+  });
+
+  test('two at once make one', async () => {
+    const model = writeTextModel();
+    const cacheDir = temporaryFolder();
+    const run = async (): Promise<string[]> => {
+      const dataset = await loadDataset(chats(50));
+      const data = await prepareDataset(dataset, { model, cacheDir, split: ALL_TRAIN });
+      const ids = (await collect(data)).map(({ inputIds }) => inputIds.join());
+      await data.close();
+      return ids;
+    };
+    const [one, two] = await Promise.all([run(), run()]);
+    expect(one).toEqual(two);
+    expect(readdirSync(cacheDir)).toHaveLength(1);
+  });
+
+  test('rows of an iterator have the hash of their content', async () => {
+    const generate = function* (): Generator<unknown> {
+      yield* chats(20);
+    };
+    const reports = [];
+    const cacheDir = temporaryFolder();
+    const model = writeTextModel();
+    for (let i = 0; i < 2; i++) {
+      const data = await prepareDataset(await loadDataset(generate), {
+        model,
+        cacheDir,
+        split: ALL_TRAIN,
+      });
+      reports.push(data.report);
+      await data.close();
+    }
+    expect(reports[0]!.contentHash).toBe(reports[1]!.contentHash);
+    expect(reports[0]!.cache.folder).toBe(reports[1]!.cache.folder);
+  });
+});
+
+describe('micro-batches', () => {
+  test('documents end to end, each as its example', async () => {
+    const data = await prepare({ rows: chats(23), options: { maxLength: 64 } });
+    for (const packing of [false, true]) {
+      const options = { perDeviceBatchSize: 4, shuffle: true, packing, seed: 3, epoch: 1 };
+      const plan = await data.plan('train', options);
+      const seen: number[] = [];
+      let index = 0;
+      for await (const batch of data.batches('train', options)) {
+        expect(batch.examples).toEqual(plan.members(index++));
+        expect(batch.documentOffsets[0]).toBe(0);
+        expect(batch.documentOffsets).toHaveLength(batch.examples.length + 1);
+        expect(batch.documentOffsets.at(-1)).toBe(batch.inputIds.length);
+        for (const [i, number] of batch.examples.entries()) {
+          const example = await data.example(number);
+          const [from, to] = [batch.documentOffsets[i], batch.documentOffsets[i + 1]];
+          expect(batch.inputIds.slice(from, to)).toEqual(example.inputIds);
+          expect(batch.labels.slice(from, to)).toEqual(example.labels);
+        }
+        expect(batch.labelTokens).toBe(batch.labels.filter((label) => label >= 0).length);
+        expect(batch.weights).toBeUndefined();
+        seen.push(...batch.examples);
+      }
+      expect(index).toBe(plan.length);
+      expect(seen.sort((a, b) => a - b)).toEqual(Array.from({ length: 23 }, (_, i) => i));
+      const { tokens, labelTokens } = data.report.splits.train;
+      expect(plan).toMatchObject({ tokens, labelTokens });
+    }
+  });
+
+  test('reading may begin anywhere', async () => {
+    const data = await prepare({ rows: chats(20) });
+    const options = { perDeviceBatchSize: 3, shuffle: true, epoch: 2 };
+    const whole: unknown[] = [];
+    for await (const batch of data.batches('train', options)) whole.push(batch);
+    const rest: unknown[] = [];
+    for await (const batch of data.batches('train', { ...options, start: 4 })) rest.push(batch);
+    expect(whole).toHaveLength(7);
+    expect(rest).toEqual(whole.slice(4));
+  });
+
+  test('numbers out of range, sequences that are too short', async () => {
+    const data = await prepare({ rows: chats(3) });
+    const plan = await data.plan('train');
+    expect(() => plan.members(3)).toThrow('there is no micro-batch 3');
+    await expect(data.example(3)).rejects.toThrow('there is no example 3');
+    await expect(data.plan('train', { packing: true, packLength: 5 })).rejects.toThrow(
+      "doesn't fit",
+    );
+  });
+});
+
+test('the report says what was read', async () => {
+  const rows = [...chats(8), { text: 'the cat' }, chat('<|im_end|>', 'x')];
+  const { report } = await prepare({ rows });
+  expect(report.formats.map(({ format, rows: count }) => [format, count])).toEqual([
+    ['chat', 9],
+    ['text', 1],
+  ]);
+  expect(report).toMatchObject({
+    rows: 10,
+    badRowCount: 0,
+    typedSpecialTokens: 1,
+    withStopToken: 10,
+  });
+  expect(report.warnings).toEqual([
+    'rows of different kinds: 9 chat, 1 text',
+    '1 rows have special tokens typed inside their text',
+  ]);
+  const { min, p50, max, mean } = report.lengths;
+  expect(min).toBeLessThanOrEqual(p50);
+  expect(p50).toBeLessThanOrEqual(max);
+  expect(mean * 10).toBeCloseTo(report.splits.train.tokens, 6);
+  expect(JSON.parse(JSON.stringify(report))).toEqual(report);
+});
