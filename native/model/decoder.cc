@@ -16,9 +16,17 @@
 
 namespace lowrank {
 
-uint64_t Decoder::rope_bytes(const ModelConfig& config, int64_t max_positions) {
-  return 2 * static_cast<uint64_t>(max_positions) * static_cast<uint64_t>(config.rotary_dim / 2) *
+namespace {
+constexpr uint64_t kCacheOffsetBytes = 4 * sizeof(int32_t);
+
+uint64_t table_bytes(const ModelConfig& config, int64_t positions) {
+  return static_cast<uint64_t>(positions) * static_cast<uint64_t>(config.rotary_dim / 2) *
          sizeof(float);
+}
+}  // namespace
+
+uint64_t Decoder::held_bytes(const ModelConfig& config, int64_t max_positions) {
+  return 2 * table_bytes(config, max_positions) + kCacheOffsetBytes;
 }
 
 Decoder::Decoder(std::shared_ptr<ModelImpl> model, std::shared_ptr<AdapterImpl> adapter,
@@ -55,11 +63,11 @@ Decoder::Decoder(std::shared_ptr<ModelImpl> model, std::shared_ptr<AdapterImpl> 
   }
   final_norm_ = resolve(model_->final_norm);
 
-  const uint64_t bytes = rope_bytes(config, max_positions) / 2;
+  const uint64_t bytes = table_bytes(config, max_positions);
   rope_cos_ = Buffer(model_->device, bytes);
   rope_sin_ = Buffer(model_->device, bytes);
   prepare_rope(1);
-  cache_offsets_ = Buffer(model_->device, 4 * sizeof(int32_t));
+  cache_offsets_ = Buffer(model_->device, kCacheOffsetBytes);
 }
 
 Weight Decoder::resolve(const WeightMatrix& matrix) const {

@@ -63,10 +63,11 @@ struct ModelGradients {
 class Decoder {
  public:
   // `adapter` may be null. `max_positions` is the longest document or cache that will come; it
-  // sizes the RoPE tables, which hold rope_bytes() on the device.
+  // sizes the RoPE tables.
   Decoder(std::shared_ptr<ModelImpl> model, std::shared_ptr<AdapterImpl> adapter,
           int64_t max_positions);
-  static uint64_t rope_bytes(const ModelConfig& config, int64_t max_positions);
+  // What a decoder itself holds on the device: the RoPE tables and a few offsets.
+  static uint64_t held_bytes(const ModelConfig& config, int64_t max_positions);
 
   // Bytes one block keeps between its forward and its backward, beside its input.
   static std::vector<BufferSpec> saved_specs(const ModelConfig& config,

@@ -215,7 +215,7 @@ StepPlan make_plan(const PlanRequest& request) {
   layout.count(kWeights, request.weight_bytes);
   layout.count(kAdapter, request.adapter_bytes);
   layout.count(kDevice, request.device->info().fixed_bytes);
-  layout.count(kWorkspace, Decoder::rope_bytes(config, plan.max_positions));
+  layout.count(kWorkspace, Decoder::held_bytes(config, plan.max_positions));
   plan_tensors(request, &layout, &plan);
   plan_transfer(plan.shape, &layout, &plan.transfer);
   plan.scratch = layout.add(
