@@ -112,15 +112,17 @@ TEST(linear_backward_kernels) {
   }
 }
 
-// y of the fused op against three plain ones: xa = x A^T, then base + (scale xa) B^T on the host.
+// y of the reference's fused op against three plain ones on every instruction set: xa = x A^T,
+// y = x W^T + bias, y += (scale xa) B^T.
 TEST(linear_fused_equals_unfused) {
   const LinearCase c{"fused", 45, 72, 51, true, Residual::kNone, false, {{0, 45, 6, 1.5f, 0}}};
+  const Outputs result =
+      LinearFixture(open_cpu("reference", 1), c, DType::kF32, kStorages[0]).forward();
   std::vector<std::string> isas = fast_isas();
   isas.push_back("reference");
   for (const std::string& isa : isas) {
     const auto device = open_cpu(isa, 2);
     LinearFixture fused(device, c, DType::kF32, kStorages[0]);
-    const Outputs result = fused.forward();
     const auto plain = [&](const Matrix& x, const Matrix& y, const float* weight, int64_t rows,
                            int64_t cols, const float* bias, const Matrix* residual) {
       LinearShape shape;
