@@ -1,6 +1,7 @@
 // One vector type for every instruction set, on the vector extensions of gcc and clang. Included by
-// units compiled for one instruction set only (cpu/isa/README.md): it needs LOWRANK_ISA_NAMESPACE and
-// LOWRANK_VECTOR_BYTES (16 NEON, 32 AVX2, 64 AVX-512), and everything in it is local to the unit.
+// units compiled for one instruction set only (cpu/isa/README.md): it needs LOWRANK_ISA_NAMESPACE
+// and LOWRANK_VECTOR_BYTES (16 NEON, 32 AVX2, 64 AVX-512), and everything in it is local to the
+// unit.
 //
 // Operators (+ - * / < ?:) work element by element and round like scalar f32; fma() is the only
 // fused operation. In comparisons NaN is false.
@@ -118,7 +119,8 @@ LOWRANK_INLINE void store_n(T* to, F32 value, int64_t n) {
   n == kLanes ? store(to, value) : store_part(to, value, n);
 }
 
-// Calls body(i, n) over [0, count): n == kLanes for whole vectors, and once n < kLanes for the rest.
+// Calls body(i, n) over [0, count): n == kLanes for whole vectors, and once n < kLanes for the
+// rest.
 template <typename Body>
 LOWRANK_INLINE void for_each_vector(int64_t count, const Body& body) {
   int64_t i = 0;
@@ -126,7 +128,8 @@ LOWRANK_INLINE void for_each_vector(int64_t count, const Body& body) {
   if (i < count) body(i, count - i);
 }
 
-// acc = body(i, n, acc) over [0, count), in four independent partial vectors that are added at the end.
+// acc = body(i, n, acc) over [0, count), in four independent partial vectors that are added at the
+// end.
 template <typename Body>
 LOWRANK_INLINE F32 accumulate_vectors(int64_t count, const Body& body) {
   F32 sum0{}, sum1{}, sum2{}, sum3{};
@@ -171,9 +174,10 @@ LOWRANK_INLINE F32 min(F32 a, F32 b) { return a < b ? a : b; }
 
 LOWRANK_INLINE F32 abs(F32 x) { return (F32)((U32)x & 0x7fffffffu); }
 
-// e^x within 1 ulp (test/native/cpu/simd_test.cc measures it). Above 88.7228 infinity; below -87.3365,
-// where the result would be subnormal, 0; NaN stays NaN. Cody-Waite reduction x = k ln2 + r, then
-// 1 + r + r^2 q(r) with q a minimax polynomial of degree 4 on |r| <= ln2 / 2 (error 4.4e-9).
+// e^x within 1 ulp (test/native/cpu/simd_test.cc measures it). Above 88.7228 infinity; below
+// -87.3365, where the result would be subnormal, 0; NaN stays NaN. Cody-Waite reduction x = k ln2 +
+// r, then 1 + r + r^2 q(r) with q a minimax polynomial of degree 4 on |r| <= ln2 / 2
+// (error 4.4e-9).
 LOWRANK_INLINE F32 exp(F32 x) {
   constexpr float kHighest = 88.8f, kLowest = -87.33654f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -195,10 +199,11 @@ LOWRANK_INLINE F32 exp(F32 x) {
   return x < kLowest ? F32{} : p * scale1 * scale2;
 }
 
-// 1 / (1 + e^-x) within 3 ulp.
+// 1 / (1 + e^-x) within 3 ulp; 0 below -88.73.
 LOWRANK_INLINE F32 sigmoid(F32 x) { return 1.0f / (1.0f + exp(-x)); }
 
-// ---- Reductions: always the same tree, whatever the data -----------------------------------------
+// ---- Reductions: always the same tree, whatever the data
+// -----------------------------------------
 
 LOWRANK_INLINE float reduce_add(F32 x) {
   float lanes[kLanes];
@@ -211,7 +216,8 @@ LOWRANK_INLINE float reduce_max(F32 x) {
   float lanes[kLanes];
   store(lanes, x);
   for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+    for (int i = 0; i < width; ++i)
+      lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
   return lanes[0];
 }
 LOWRANK_INLINE double reduce_add(F64 x) {

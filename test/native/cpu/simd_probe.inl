@@ -1,0 +1,15 @@
+// The functions of cpu/simd.h over arrays, compiled once per instruction set for simd_test.cc.
+#include "cpu/simd.h"
+
+namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
+
+void probe_exp(const float* from, float* to, int64_t count) {
+  for_each_vector(count, [&](int64_t i, int64_t n) { store_n(to + i, exp(load_n(from + i, n)), n); });
+}
+
+void probe_sigmoid(const float* from, float* to, int64_t count) {
+  for_each_vector(count,
+                  [&](int64_t i, int64_t n) { store_n(to + i, sigmoid(load_n(from + i, n)), n); });
+}
+
+}  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE
