@@ -25,7 +25,7 @@ const parts = {
   symbols: () => script('scripts/check_weak_symbols.mjs'),
   native: () => nativeTests(),
   node: () => nodeTests(process.execPath),
-  package: () => script('test/package/install.mjs'),
+  package: () => counted(tryRun(process.execPath, ['test/package/install.mjs'], { capture: true })),
 };
 
 function buildWithoutWarnings(name, build) {
@@ -63,7 +63,16 @@ function typeChecks() {
   return sum(results);
 }
 
-// Each executable ends with "N passed, N failed".
+// The counts of a program that ends with "N passed, N failed"; its output, unless it is clean.
+function counted(result, { quiet = false } = {}) {
+  const counts = /(\d+) passed, (\d+) failed\s*$/.exec(result.stdout ?? '');
+  const clean = result.status === 0 && counts !== null;
+  if (!clean || !quiet) console.log(`${result.stdout}${result.stderr}`.trimEnd());
+  if (!clean) console.log(`exit: ${result.signal ?? result.status}`);
+  const failed = clean ? 0 : Math.max(1, Number(counts?.[2] ?? 0));
+  return { passed: Number(counts?.[1] ?? 0), failed };
+}
+
 function nativeTests() {
   const listing = run('ctest', ['--test-dir', buildFolder, '--show-only=json-v1'], {
     capture: true,
@@ -77,14 +86,11 @@ function nativeTests() {
         return one(false);
       }
       const cwd = properties.find((p) => p.name === 'WORKING_DIRECTORY')?.value ?? root;
-      const result = tryRun(command[0], command.slice(1), { capture: true, cwd });
-      const counts = /(\d+) passed, (\d+) failed\s*$/.exec(result.stdout ?? '');
-      const passed = Number(counts?.[1] ?? 0);
-      const clean = result.status === 0 && counts !== null;
-      const failed = clean ? 0 : Math.max(1, Number(counts?.[2] ?? 0));
-      if (!clean) console.log(`${result.stdout}${result.stderr}`);
-      const status = result.signal ?? result.status;
-      console.log(`${name}: ${passed} passed, ${failed} failed${clean ? '' : ` (exit ${status})`}`);
+      const { passed, failed } = counted(
+        tryRun(command[0], command.slice(1), { capture: true, cwd }),
+        { quiet: true },
+      );
+      console.log(`${name}: ${passed} passed, ${failed} failed`);
       return { passed, failed };
     }),
   );
