@@ -5,6 +5,7 @@ import { access, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Tokenizer as NativeTokenizer, type Encoding as NativeEncoding } from 'tokenizers';
 import { LowrankError } from './errors.js';
+import { Pause } from './pause.js';
 
 export interface Encoding {
   ids: Int32Array;
@@ -173,7 +174,14 @@ export class Tokenizer {
     const encodings = await this.native.encodeBatch(texts as string[], {
       addSpecialTokens: options.addSpecialTokens ?? false,
     });
-    return encodings.map((encoding) => this.convert(encoding, options));
+    // Copying ids and offsets out of the library costs about as much as encoding did.
+    const pause = new Pause();
+    const results: Encoding[] = [];
+    for (const encoding of encodings) {
+      results.push(this.convert(encoding, options));
+      if (pause.due) await pause.turn();
+    }
+    return results;
   }
 
   async decode(

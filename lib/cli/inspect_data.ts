@@ -50,7 +50,7 @@ export async function inspectData(options: InspectDataOptions, io: InspectIo): P
     signal: io.signal,
     // Shown, not refused: that is what one looks for here.
     maxBadRows: Number.MAX_SAFE_INTEGER,
-    allowNoStopToken: true,
+    requireTrainable: false,
   });
   try {
     const { report } = data;

@@ -4,7 +4,7 @@ import { LowrankError } from '../errors.js';
 import { CACHE_VERSION, CacheWriter, countLabels, type CacheMeta } from './cache.js';
 import type { Dataset } from './dataset.js';
 import type { CheckedPrepareOptions } from './options.js';
-import { Pause } from './pause.js';
+import { Pause } from '../pause.js';
 import { RowError } from './row_error.js';
 import type { Row } from './rows.js';
 import type { ModelTools } from './text_tools.js';
@@ -21,7 +21,7 @@ import type { RowFormat } from './types.js';
 // Enough to see what is wrong; the rest is counted.
 const BAD_ROWS_KEPT = 100_000;
 // A batch for the tokenizer; turning its result into typed arrays takes about a millisecond.
-const BATCH_CHARACTERS = 16_384;
+const BATCH_CHARACTERS = 8_192;
 const BATCH_ROWS = 128;
 
 interface Pending {

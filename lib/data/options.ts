@@ -33,6 +33,8 @@ const prepareSchema = z.strictObject({
   templateVariables: z.record(z.string(), z.unknown()).optional(),
   /** Start although no stop token is trained: the model won't learn where to stop. */
   allowNoStopToken: z.boolean().default(false),
+  /** False: only describe the data; neither a stop token nor a row to train on is asked for. */
+  requireTrainable: z.boolean().default(true),
   signal: z.custom<AbortSignal>((value) => value instanceof AbortSignal).optional(),
   onProgress: z
     .custom<(progress: PrepareProgress) => void>((value) => typeof value === 'function')

@@ -7,6 +7,7 @@ import { CacheBuilder, cacheKey, type BuildResult } from './build.js';
 import { CacheReader, CacheWriter } from './cache.js';
 import type { Dataset } from './dataset.js';
 import { checkPrepareOptions, type CheckedPrepareOptions, type PrepareOptions } from './options.js';
+import { identity } from './order.js';
 import { CachedData, splitExamples, type Splits } from './prepared.js';
 import { FORMAT_DESCRIPTIONS } from './rows.js';
 import { describeExample } from './show.js';
@@ -41,7 +42,7 @@ export async function prepareDataset(
     const splits = splitExamples(cache, checked.split, checked.splitSeed);
     const report = describeData(dataset, cache, splits, tools, checked, hit);
     const data = new CachedData(cache, splits, report, dataset.names, checked.maxLength);
-    await refuseUntrainable(data, cache, tools, checked);
+    await refuseUntrainable(data, cache, splits, tools, checked);
     return data;
   } catch (error) {
     await cache.close();
@@ -120,6 +121,7 @@ async function refuseBadRows(cache: CacheReader, options: CheckedPrepareOptions)
 async function refuseUntrainable(
   data: CachedData,
   cache: CacheReader,
+  splits: Splits,
   tools: ModelTools,
   options: CheckedPrepareOptions,
 ): Promise<void> {
@@ -146,9 +148,21 @@ async function refuseUntrainable(
         : 'Check that the answers carry a weight above 0 and that labels are not all -100.';
     fail(`no token of the data would be trained${why}`, rendered, hint);
   }
-  if (options.allowNoStopToken || tools.stopTokenIds.length === 0 || report.withStopToken! > 0)
-    return;
-  const first = await data.example(0);
+  if (!options.requireTrainable) return;
+  if (options.split[0] > 0 && data.count('train') === 0) {
+    const sizes = SPLIT_NAMES.map((name) => `${name} ${data.count(name)}`).join(', ');
+    fail(
+      `no example is left to train on (${sizes})`,
+      '',
+      report.splitBy === 'files'
+        ? 'Put rows into the file named train.'
+        : 'There are too few rows to divide: use all for training (--split 1,0,0), or add rows.',
+    );
+  }
+  if (options.allowNoStopToken || tools.stopTokenIds.length === 0) return;
+  const used = splits.train.length > 0 ? splits.train : identity(cache.count);
+  if (used.some((example) => cache.hasStopToken(example))) return;
+  const first = await data.example(used[0]!);
   const names = tools.stopTokenIds.map((id) => tools.tokenizer?.idToToken(id) ?? String(id));
   fail(
     `no stop token (${names.join(', ')}) would be trained: the model would not learn where to stop`,

@@ -1,7 +1,7 @@
 // A JSON file that holds an array of rows (or rows one after the other), cut into rows while it is read:
 // only one row is ever in memory.
 import { createReadStream } from 'node:fs';
-import { Pause } from './pause.js';
+import { Pause } from '../pause.js';
 import { isTooLong, parseValue, tooLong } from './read_jsonl.js';
 import type { SourceRow } from './source.js';
 

@@ -1,7 +1,7 @@
 // JSON lines: one value per line. Lines are cut as bytes; each is decoded and parsed by itself, so that
 // one bad line costs one row.
 import { createReadStream } from 'node:fs';
-import { Pause } from './pause.js';
+import { Pause } from '../pause.js';
 import type { SourceRow } from './source.js';
 
 const LONGEST = 64 << 20; // bytes of one row; more is a mistake, not a conversation

@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import { parquetMetadataAsync, parquetReadObjects, type AsyncBuffer } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
 import { LowrankError } from '../errors.js';
-import { Pause } from './pause.js';
+import { Pause } from '../pause.js';
 import type { SourceRow } from './source.js';
 
 export async function* readParquet(

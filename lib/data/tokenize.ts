@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { tokenWeights } from '../token_weights.js';
 import type { ChatTemplate } from '../chat_template.js';
 import { describeError } from '../errors.js';
+import { Pause } from '../pause.js';
 import type { Encoding, Tokenizer } from '../tokenizer.js';
 import { RowError } from './row_error.js';
 import type { Row } from './rows.js';
@@ -68,6 +69,7 @@ export async function encodeTexts(
   tokenizer: Tokenizer,
 ): Promise<TokenizedRow[]> {
   const results: TokenizedRow[] = Array.from({ length: texts.length });
+  const pause = new Pause();
   // Texts alike are encoded together: offsets cost more than the encoding and only masks need them.
   for (const complete of [false, true]) {
     for (const offsets of [false, true]) {
@@ -79,7 +81,10 @@ export async function encodeTexts(
         wanted.map((i) => texts[i]!.text),
         { addSpecialTokens: complete, offsets },
       );
-      wanted.forEach((i, k) => (results[i] = label(texts[i]!, encodings[k]!, tokenizer)));
+      for (const [k, i] of wanted.entries()) {
+        results[i] = label(texts[i]!, encodings[k]!, tokenizer);
+        if (pause.due) await pause.turn();
+      }
     }
   }
   return results;

@@ -1,6 +1,6 @@
 // Long loops give the event loop a turn now and then.
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { LowrankError } from '../errors.js';
+import { LowrankError } from './errors.js';
 
 /** `await pause.check()` inside a loop: at least every few milliseconds other work gets its turn. */
 export class Pause {
@@ -19,7 +19,7 @@ export class Pause {
   /** Throws ERR_LOWRANK_ABORTED once the signal is aborted. */
   async turn(): Promise<void> {
     if (this.signal?.aborted) {
-      throw new LowrankError('ERR_LOWRANK_ABORTED', 'preparing the data was stopped', {
+      throw new LowrankError('ERR_LOWRANK_ABORTED', 'the work was stopped', {
         cause: this.signal.reason,
       });
     }
