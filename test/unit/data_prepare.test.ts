@@ -342,7 +342,7 @@ describe('splits', () => {
     expect(Math.abs(data.count('test') - 200)).toBeLessThan(54);
     const none = await prepare({ rows, options: { split: [0, 1, 0] } });
     expect([none.count('train'), none.count('validation'), none.count('test')]).toEqual([
-      0, 4000, 0,
+      0, 2000, 0,
     ]);
   });
 
