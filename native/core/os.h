@@ -62,6 +62,13 @@ class AtomicFile {
   int descriptor_ = -1;
 };
 
+// Creates a folder "<prefix>XXXXXX" that nothing else uses and returns its path.
+std::string make_temporary_directory(const std::string& prefix);
+
+// Makes the folder `from` appear as `to`, in one step where the system can swap folders. What stood
+// at `to` is then found at `from` (true), or there was nothing and `from` is gone (false).
+bool exchange_directory(const std::string& from, const std::string& to);
+
 // Flushes a folder's entries, so that a rename inside it survives a power cut.
 void sync_directory(const std::string& path);
 

@@ -172,6 +172,40 @@ void AtomicFile::commit() {
   sync_directory(parent_directory(path_));
 }
 
+std::string make_temporary_directory(const std::string& prefix) {
+  std::string path = prefix + "XXXXXX";
+  if (!::mkdtemp(path.data())) fail("create a folder", path);
+  ::chmod(path.c_str(), 0755);
+  return path;
+}
+
+bool exchange_directory(const std::string& from, const std::string& to) {
+  if (::access(to.c_str(), F_OK) != 0) {
+    if (::rename(from.c_str(), to.c_str()) != 0) fail("create the folder", to);
+    sync_directory(parent_directory(to));
+    return false;
+  }
+#if defined(__linux__) && defined(RENAME_EXCHANGE)
+  const bool swapped =
+      ::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0;
+#else
+  const bool swapped = false;
+#endif
+  if (!swapped) {
+    const std::string aside = from + "-old";
+    if (::rename(to.c_str(), aside.c_str()) != 0) fail("replace the folder", to);
+    if (::rename(from.c_str(), to.c_str()) != 0) {
+      const int error = errno;
+      ::rename(aside.c_str(), to.c_str());
+      errno = error;
+      fail("replace the folder", to);
+    }
+    ::rename(aside.c_str(), from.c_str());
+  }
+  sync_directory(parent_directory(to));
+  return true;
+}
+
 void sync_directory(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) fail("open", path);

@@ -1,6 +1,7 @@
 // The weights of a base model on a device.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@ struct WeightMatrix {
   Weight view;
   Buffer data;
   Buffer absmax, nested_absmax;  // NF4 (absmax holds codes with double quantization)
+  Buffer nested_map;             // its own code book, where a file brought one
   uint64_t bytes() const;
 };
 

@@ -1,0 +1,229 @@
+// Loading and making models: tensor by tensor, so that memory never holds more of the source than
+// one tensor beside what the model keeps.
+#include <algorithm>
+#include <set>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "io/files.h"
+#include "io/sharded.h"
+#include "model/place_weights.h"
+#include "model/prequantized.h"
+#include "model/weights.h"
+
+namespace lowrank {
+namespace {
+
+void check_options(const ModelOptions& options) {
+  if (options.compute != DType::kF32 && options.compute != DType::kBF16)
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("compute type ") + dtype_name(options.compute), "compute",
+                "f32 or bf16");
+  if (options.quantization == Quantization::kInt8)
+    throw Error(ErrorCode::kUnsupported, "int8 quantization on load", "quantization",
+                "use nf4 or nf4-double");
+  if (options.trainable && options.quantization != Quantization::kNone)
+    throw Error(ErrorCode::kInvalidArgument, "quantized weights can't be trained", "quantization",
+                "train an adapter over them, or load without quantization");
+}
+
+Placement placement_of(const ModelOptions& options, bool block_linear, Placement otherwise) {
+  if (options.trainable) return Placement::kMaster;
+  if (block_linear && options.quantization == Quantization::kNf4) return Placement::kNf4;
+  if (block_linear && options.quantization == Quantization::kNf4Double)
+    return Placement::kNf4Double;
+  return otherwise;
+}
+
+std::shared_ptr<ModelImpl> empty_model(std::shared_ptr<Device> device, ModelConfig config,
+                                       const ModelOptions& options) {
+  auto model = std::make_shared<ModelImpl>();
+  model->device = std::move(device);
+  model->config = std::move(config);
+  model->options = options;
+  model->layers.resize(static_cast<size_t>(model->config.layers));
+  if (options.quantization == Quantization::kNf4Double)
+    model->nested_code = make_nested_code(model->device);
+  return model;
+}
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i)
+    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+const ShardedTensors::Entry& find_tensor(const ShardedTensors& tensors, const ModelConfig& config,
+                                         const std::string& name) {
+  if (const ShardedTensors::Entry* entry = tensors.find(name)) return *entry;
+  // Of two tied tensors a writer may keep either.
+  if (config.tied_embeddings && name == "model.embed_tokens.weight")
+    if (const ShardedTensors::Entry* entry = tensors.find("lm_head.weight")) return *entry;
+  throw Error(ErrorCode::kInvalidFile, "the tensor " + name + " is missing", tensors.folder(),
+              "the weights don't belong to this config.json, or the download is incomplete");
+}
+
+void check_shape(const ShardedTensors::Entry& entry, const std::vector<int64_t>& expected) {
+  if (entry.tensor->shape == expected) return;
+  throw Error(ErrorCode::kInvalidFile,
+              "the tensor has the shape " + shape_text(entry.tensor->shape) +
+                  ", config.json asks for " + shape_text(expected),
+              entry.file->path() + ": " + entry.tensor->name,
+              "the weights don't belong to this config.json");
+}
+
+// What a writer may leave in a file without changing the maths.
+bool is_ignorable(const ModelConfig& config, const std::string& name) {
+  const std::string buffer = ".rotary_emb.inv_freq";
+  if (name.size() > buffer.size() &&
+      name.compare(name.size() - buffer.size(), buffer.size(), buffer) == 0)
+    return true;
+  return config.tied_embeddings && name == "lm_head.weight";
+}
+
+void check_unexpected(const ShardedTensors& tensors, const ModelConfig& config,
+                      const std::set<std::string>& used) {
+  std::string names;
+  int64_t count = 0;
+  for (const ShardedTensors::Entry& entry : tensors.entries()) {
+    const std::string& name = entry.tensor->name;
+    if (used.count(name) || is_ignorable(config, name)) continue;
+    if (++count <= 3) names += (count > 1 ? ", " : "") + name;
+  }
+  if (count == 0) return;
+  throw Error(ErrorCode::kUnsupported,
+              "the folder has " + std::to_string(count) + " tensors that the model of config.json "
+                  "doesn't use: " + names + (count > 3 ? ", ..." : ""),
+              tensors.folder(), "the weights don't belong to this config.json");
+}
+
+class Loader {
+ public:
+  Loader(std::shared_ptr<ModelImpl> model, const ShardedTensors& tensors)
+      : model_(std::move(model)), tensors_(tensors) {}
+
+  // Returns how many bytes of the file the parameter took.
+  uint64_t load(const ModelImpl::Named& named, const std::vector<int64_t>& shape) {
+    const ShardedTensors::Entry& entry = find_tensor(tensors_, model_->config, named.name);
+    const TensorView& tensor = *entry.tensor;
+    used_.insert(tensor.name);
+    const std::string where = entry.file->path() + ": " + tensor.name;
+    if (named.matrix) named.matrix->name = named.name;
+    if (named.vector) named.vector->name = named.name;
+    if (named.matrix && is_prequantized(tensors_, tensor.name)) {
+      load_prequantized(named, shape, where);
+      return tensor.bytes;
+    }
+    check_shape(entry, shape);
+    storage_of_tensor(tensor.dtype, where);
+    const HostTensor source{tensor.data, tensor.dtype, tensor.count()};
+    if (named.vector) {
+      place_vector(model_->device, source, named.vector);
+      return tensor.bytes;
+    }
+    const bool block_linear =
+        named.matrix != &model_->embedding && named.matrix != &model_->head;
+    const Placement placement = placement_of(model_->options, block_linear, Placement::kMap);
+    place_matrix(model_->device, source, shape[0], shape[1], placement, model_->nested_code,
+                 named.matrix);
+    if (named.matrix->view.data != tensor.data) entry.file->drop(tensor);
+    return tensor.bytes;
+  }
+
+  void finish() {
+    check_unexpected(tensors_, model_->config, used_);
+    for (const auto& file : tensors_.files()) model_->mappings.push_back(file->mapping());
+  }
+
+ private:
+  void load_prequantized(const ModelImpl::Named& named, const std::vector<int64_t>& shape,
+                         const std::string& where) {
+    if (model_->options.trainable)
+      throw Error(ErrorCode::kUnsupported, "quantized weights can't be trained", where,
+                  "train an adapter over them, or load the original weights");
+    const bool nested =
+        place_prequantized(model_->device, tensors_, shape[0], shape[1], named.matrix);
+    model_->options.quantization = nested ? Quantization::kNf4Double : Quantization::kNf4;
+    for (std::string& companion : prequantized_companions(tensors_, named.name))
+      used_.insert(std::move(companion));
+  }
+
+  std::shared_ptr<ModelImpl> model_;
+  const ShardedTensors& tensors_;
+  std::set<std::string> used_;
+};
+
+}  // namespace
+
+std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std::string& folder,
+                                      const ModelOptions& options, const Progress& progress,
+                                      const std::atomic<bool>* abort) {
+  check_options(options);
+  const std::string config_path = join_path(folder, "config.json");
+  if (!file_exists(config_path))
+    throw Error(ErrorCode::kInvalidFile, "there is no config.json", folder,
+                "point to a Hugging Face model folder");
+  const std::string text = without_quantization_config(read_text_file(config_path), config_path);
+  auto model = empty_model(std::move(device), parse_model_config(text, config_path), options);
+  model->folder = folder;
+
+  const ShardedTensors tensors(folder);
+  const std::vector<ParameterInfo> infos = model_parameters(model->config);
+  const std::vector<ModelImpl::Named> parameters = model->parameters();
+  int64_t total = 0, done = 0;
+  for (const ParameterInfo& info : infos)
+    total += static_cast<int64_t>(find_tensor(tensors, model->config, info.name).tensor->bytes);
+  Loader loader(model, tensors);
+  for (size_t i = 0; i < infos.size(); ++i) {
+    if (abort && abort->load(std::memory_order_relaxed))
+      throw Error(ErrorCode::kAborted, "loading was aborted", folder);
+    done += static_cast<int64_t>(loader.load(parameters[i], infos[i].shape));
+    if (progress) progress(done, total);
+  }
+  loader.finish();
+  return model;
+}
+
+std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device,
+                                        const std::string& config_json,
+                                        const ModelOptions& options, uint64_t seed) {
+  check_options(options);
+  auto model = empty_model(std::move(device), parse_model_config(config_json, "config.json"),
+                           options);
+  const std::vector<ParameterInfo> infos = model_parameters(model->config);
+  const std::vector<ModelImpl::Named> parameters = model->parameters();
+  for (size_t i = 0; i < infos.size(); ++i) {
+    int64_t count = 1;
+    for (const int64_t extent : infos[i].shape) count *= extent;
+    std::vector<float> values(static_cast<size_t>(count));
+    if (WeightVector* vector = parameters[i].vector) {
+      vector->name = infos[i].name;
+      const std::string& name = infos[i].name;
+      const bool bias = name.size() > 5 && name.compare(name.size() - 5, 5, ".bias") == 0;
+      std::fill(values.begin(), values.end(), bias ? 0.0f : 1.0f);
+      place_vector(model->device, {values.data(), DType::kF32, count}, vector);
+      continue;
+    }
+    const uint64_t key = random_key(seed, RandomUse::kInit, 0, i);
+    for (size_t k = 0; k < values.size(); ++k)
+      values[k] = model->config.initializer_range * random_normal(key, k);
+    WeightMatrix* matrix = parameters[i].matrix;
+    matrix->name = infos[i].name;
+    const bool block_linear = matrix != &model->embedding && matrix != &model->head;
+    const Placement placement = placement_of(options, block_linear, Placement::kUpload);
+    HostTensor source{values.data(), DType::kF32, count};
+    std::vector<uint8_t> rounded;
+    if (placement == Placement::kUpload && model->config.dtype != DType::kF32) {
+      rounded.resize(values.size() * dtype_size(model->config.dtype));
+      from_floats(values.data(), count, model->config.dtype, rounded.data());
+      source.data = rounded.data();
+      source.dtype = model->config.dtype;
+    }
+    place_matrix(model->device, source, infos[i].shape[0], infos[i].shape[1], placement,
+                 model->nested_code, matrix);
+  }
+  return model;
+}
+
+}  // namespace lowrank
