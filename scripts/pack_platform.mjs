@@ -10,7 +10,7 @@ import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 
 import { ScriptError, buildFolder, main, root, run } from './checkout.mjs';
-import { setUpDist } from './setup.mjs';
+import { buildNative, setUpDist } from './setup.mjs';
 
 const readJson = (file) => JSON.parse(readFileSync(file, 'utf8'));
 
@@ -51,6 +51,7 @@ export function packPlatform({ out, local }) {
     'lowrank',
   ];
   run(prebuildify, naming.concat('--node-gyp', shim, '--out', folder));
+  buildNative(['lowrank_node'], { capture: true }); // prebuildify moved the file away
   mkdirSync(out, { recursive: true });
   const platform = pack(folder, out);
 
