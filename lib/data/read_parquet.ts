@@ -1,71 +1,40 @@
-// Parquet, one row group at a time.
-import { open } from 'node:fs/promises';
-import { parquetMetadataAsync, parquetReadObjects, type AsyncBuffer } from 'hyparquet';
-import { compressors } from 'hyparquet-compressors';
+// Parquet, decoded on a thread of its own, at most one batch ahead of the reader.
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import { LowrankError } from '../errors.js';
-import { Pause } from '../pause.js';
+import { parquetRows } from './parquet_rows.js';
+import type { WorkerAnswer } from './parquet_worker.js';
 import type { SourceRow } from './source.js';
 
 export async function* readParquet(
   file: string,
   signal?: AbortSignal,
 ): AsyncGenerator<SourceRow[]> {
-  const handle = await open(file, 'r');
+  // Node runs no TypeScript in a worker: straight from the sources it is done on this thread.
+  if (import.meta.url.endsWith('.ts')) {
+    yield* parquetRows(file, signal);
+    return;
+  }
+  const worker = new Worker(new URL('./parquet_worker.js', import.meta.url), { workerData: file });
+  const ask = async (): Promise<WorkerAnswer> => {
+    const answer = once(worker, 'message', { signal }); // rejects when the worker fails
+    worker.postMessage(null);
+    return ((await answer) as [WorkerAnswer])[0];
+  };
   try {
-    const pause = new Pause(signal);
-    const { size } = await handle.stat();
-    const buffer: AsyncBuffer = {
-      byteLength: size,
-      slice: async (start, end = size) => {
-        const bytes = new Uint8Array(end - start);
-        const { bytesRead } = await handle.read(bytes, 0, bytes.length, start);
-        if (bytesRead < bytes.length)
-          throw new Error('the file is shorter than its own index says');
-        return bytes.buffer;
-      },
-    };
-    const metadata = await parquetMetadataAsync(buffer).catch((cause: unknown) => {
-      throw damaged(file, cause);
-    });
-    let rowStart = 0;
-    for (const group of metadata.row_groups) {
-      const rowEnd = rowStart + Number(group.num_rows);
-      const rows = await parquetReadObjects({
-        file: buffer,
-        metadata,
-        rowStart,
-        rowEnd,
-        compressors,
-      }).catch((cause: unknown) => {
-        throw damaged(file, cause);
-      });
-      for (let i = 0; i < rows.length; i += 64) {
-        yield rows
-          .slice(i, i + 64)
-          .map((row, j) => ({ line: rowStart + i + j + 1, value: plain(row) }));
-        if (pause.due) await pause.turn();
+    let next = ask();
+    for (;;) {
+      const { rows, error } = await next;
+      if (error) {
+        const { code = 'ERR_LOWRANK_INTERNAL', message, where, hint } = error;
+        throw new LowrankError(code, message, { where, hint });
       }
-      rowStart = rowEnd;
+      if (!rows) return;
+      next = ask();
+      next.catch(() => {}); // awaited in the next round, unless the reader stops here
+      yield rows;
     }
   } finally {
-    await handle.close();
+    await worker.terminate();
   }
-}
-
-// 64-bit integers arrive as BigInt; what is inside the safe range becomes a number.
-function plain(value: unknown): unknown {
-  if (typeof value === 'bigint') return Number(value);
-  if (typeof value !== 'object' || value === null || value instanceof Date) return value;
-  if (ArrayBuffer.isView(value)) return Array.from(value as unknown as ArrayLike<unknown>, plain);
-  if (Array.isArray(value)) return value.map(plain);
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, plain(inner)]));
-}
-
-function damaged(file: string, cause: unknown): LowrankError {
-  const message = cause instanceof Error ? cause.message : String(cause);
-  return new LowrankError('ERR_LOWRANK_INVALID_FILE', `not a readable Parquet file: ${message}`, {
-    where: file,
-    hint: 'Download the file again, or write it as JSONL.',
-    cause,
-  });
 }
