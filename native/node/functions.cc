@@ -2,6 +2,7 @@
 
 #include "backend/registry.h"
 #include "core/os.h"
+#include "io/safetensors.h"
 #include "node/options.h"
 #include "node/progress.h"
 #include "node/promise_worker.h"
@@ -66,6 +67,33 @@ Napi::Value merge_adapter_folder(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value inspect_safetensors(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return guarded(env, [&] {
+    const SafetensorsFile file(read_text(info[0], "file"));
+    Napi::Array tensors = Napi::Array::New(env, file.tensors().size());
+    for (uint32_t i = 0; i < file.tensors().size(); ++i) {
+      const TensorView& tensor = file.tensors()[i];
+      Napi::Array shape = Napi::Array::New(env, tensor.shape.size());
+      for (uint32_t d = 0; d < tensor.shape.size(); ++d) {
+        shape.Set(d, static_cast<double>(tensor.shape[d]));
+      }
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("name", tensor.name);
+      object.Set("dtype", safetensors_dtype_name(tensor.dtype));
+      object.Set("shape", shape);
+      object.Set("bytes", static_cast<double>(tensor.bytes));
+      tensors.Set(i, object);
+    }
+    Napi::Object metadata = Napi::Object::New(env);
+    for (const auto& [key, value] : file.metadata()) metadata.Set(key, value);
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("tensors", tensors);
+    object.Set("metadata", metadata);
+    return object;
+  });
+}
+
 Napi::Value memory_use(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     Napi::Object object = Napi::Object::New(info.Env());
@@ -83,7 +111,4 @@ Napi::Value sync_directory(const Napi::CallbackInfo& info) {
   });
 }
 
-}  // namespace lowrank::node
-namespace lowrank::node {
-Napi::Value inspect_safetensors(const Napi::CallbackInfo& info) { return info.Env().Undefined(); }
 }  // namespace lowrank::node
