@@ -13,6 +13,7 @@ std::string processor_name() { return "AArch64"; }
 void register_kernels(Isa isa, KernelTable& table) {
   if (isa != Isa::kNeon) return;
   neon::register_elementwise(table);
+  neon::register_gemm(table);
   neon::register_attention(table);
   neon::register_quantization(table);
 }

@@ -81,14 +81,17 @@ std::string processor_name() {
 void register_kernels(Isa isa, KernelTable& table) {
   if (isa >= Isa::kAvx2) {
     avx2::register_elementwise(table);
+    avx2::register_gemm(table);
     avx2::register_attention(table);
     avx2::register_quantization(table);
   }
   if (isa >= Isa::kAvx512) {
     avx512::register_elementwise(table);
+    avx512::register_gemm(table);
     avx512::register_attention(table);
     avx512::register_quantization(table);
   }
+  if (isa >= Isa::kAmx) amx::register_gemm(table);
 }
 
 }  // namespace lowrank::cpu

@@ -8,17 +8,22 @@ namespace lowrank::cpu {
 
 namespace avx2 {
 void register_elementwise(KernelTable& table);
+void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_quantization(KernelTable& table);
 }
 namespace avx512 {
 void register_elementwise(KernelTable& table);
+void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_quantization(KernelTable& table);
 }
-namespace amx {}
+namespace amx {
+void register_gemm(KernelTable& table);
+}
 namespace neon {
 void register_elementwise(KernelTable& table);
+void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_quantization(KernelTable& table);
 }

@@ -1,0 +1,82 @@
+// The products of the CPU backend, compiled once per instruction set (cpu/isa/README.md): one
+// blocked product over operands of any storage type, and the linear layer and the head made of it.
+//
+//   source.inl      reading a run of elements of any storage type as f32
+//   policy_f32.inl  panels and micro-kernel of the f32 units (fused multiply-add)
+//   policy_amx.inl  the same for AMX bf16 tiles
+//   product.inl     packing, blocking, epilogue
+//   few_rows.inl    products with a handful of rows (generation), without packing
+//   linear.inl head_loss.inl   the operations
+//
+// An output element is always computed by one task, in one order of summation that depends on the
+// shapes alone, so results are the same bits for any number of threads.
+#include "core/dtype.h"
+#include "core/nf4.h"
+#include "core/random.h"
+#include "cpu/cpu_device.h"
+#include "cpu/isa/kernels.h"
+#include "cpu/simd.h"
+
+namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
+namespace {
+
+LOWRANK_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+LOWRANK_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+LOWRANK_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+// clang-format off: each needs those before it.
+#include "cpu/gemm/source.inl"
+#include "cpu/gemm/policy_f32.inl"
+#ifdef LOWRANK_AMX
+#include "cpu/gemm/policy_amx.inl"
+#endif
+#include "cpu/gemm/product.inl"
+#include "cpu/gemm/few_rows.inl"
+#include "cpu/gemm/linear.inl"
+#include "cpu/gemm/head_loss.inl"
+// clang-format on
+
+#ifdef LOWRANK_AMX
+template <typename Op>
+bool is_bf16(const Op& op) {
+  return op.dtype == DType::kBF16;
+}
+#endif
+
+}  // namespace
+
+void register_gemm(KernelTable& table) {
+#ifdef LOWRANK_AMX
+  // Tiles multiply bf16; f32 activations keep the precision of f32 products.
+  table.linear_workspace_bytes = [](const CpuDevice&, const LinearShape& shape) -> size_t {
+    return shape.activation == DType::kBF16 ? linear_workspace<AmxPolicy>(shape)
+                                            : linear_workspace<F32Policy>(shape);
+  };
+  table.head_loss_workspace_bytes = [](const CpuDevice&, const HeadLossShape& shape) -> size_t {
+    return shape.activation == DType::kBF16 ? head_loss_workspace<AmxPolicy>(shape)
+                                            : head_loss_workspace<F32Policy>(shape);
+  };
+  table.linear_forward = [](CpuDevice& device, const LinearForward& op) {
+    is_bf16(op.x) ? linear_forward<AmxPolicy>(device, op) : linear_forward<F32Policy>(device, op);
+  };
+  table.linear_backward = [](CpuDevice& device, const LinearBackward& op) {
+    is_bf16(op.d_y) ? linear_backward<AmxPolicy>(device, op)
+                    : linear_backward<F32Policy>(device, op);
+  };
+  table.head_loss = [](CpuDevice& device, const HeadLoss& op) {
+    is_bf16(op.x) ? head_loss<AmxPolicy>(device, op) : head_loss<F32Policy>(device, op);
+  };
+#else
+  table.linear_workspace_bytes = [](const CpuDevice&, const LinearShape& shape) -> size_t {
+    return linear_workspace<F32Policy>(shape);
+  };
+  table.head_loss_workspace_bytes = [](const CpuDevice&, const HeadLossShape& shape) -> size_t {
+    return head_loss_workspace<F32Policy>(shape);
+  };
+  table.linear_forward = linear_forward<F32Policy>;
+  table.linear_backward = linear_backward<F32Policy>;
+  table.head_loss = head_loss<F32Policy>;
+#endif
+}
+
+}  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE

@@ -1,0 +1,193 @@
+// bf16 panels for AMX tiles (Intel SDM vol. 1, chapter 18). A tile holds 16 rows of 64 bytes. A
+// left tile is 16 rows x 32 k; a right tile is 16 pairs of k x 16 columns, each pair together
+// ("VNNI"). Panels are 32 rows or columns wide, so that four tiles of sums use every loaded tile
+// twice. f32 operands are rounded to bf16 while packing; sums are f32.
+
+struct AmxPolicy {
+  using Packed = uint16_t;
+  static constexpr int kRows = 32;
+  static constexpr int kCols = 32;
+  static constexpr int64_t kDepthUnit = 32;
+  static constexpr int64_t kDepthBlock = 512;
+  static constexpr int64_t kTile = 512;        // elements of a tile
+  static constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
+
+  // Tiles 0 to 3 sum, 4 and 5 are left, 6 and 7 right; all are full.
+  struct alignas(64) TileConfig {
+    uint8_t palette = 1;
+    uint8_t start_row = 0;
+    uint8_t reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+
+  // Every thread that multiplies configures its own tiles.
+  struct Scope {
+    Scope() {
+      static const TileConfig config;
+      // gcc 12 tells the optimiser of the first 8 bytes only; static storage keeps the rest.
+      _tile_loadconfig(&config);
+    }
+    ~Scope() { _tile_release(); }
+  };
+
+  LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
+    for_each_vector(count, [&](int64_t i, int64_t n) {
+      store_n(reinterpret_cast<BF16*>(to) + i, load_n(from + i, n), n);
+    });
+  }
+
+  // One row's run as bf16, zero up to `padded`.
+  LOWRANK_INLINE static void read_bf16(const Source& source, int64_t row, int64_t col,
+                                       int64_t count, int64_t padded, uint16_t* to) {
+    const bool plain = source.element == Element::kBF16 && !source.dropout && source.scale == 1 &&
+                       row >= source.zero_before;
+    if (plain) {
+      const int64_t at = (source.rows ? source.rows[row] : row) * source.stride + col;
+      __builtin_memcpy(to, static_cast<const uint16_t*>(source.data) + at,
+                       static_cast<size_t>(count) * 2);
+    } else {
+      float run[kDepthBlock];
+      read_run(source, row, col, count, run);
+      round_run(run, count, to);
+    }
+    for (int64_t i = count; i < padded; ++i) to[i] = 0;
+  }
+
+  static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
+                        uint16_t* to) {
+    const int64_t padded = round_up(depth, kDepthUnit);
+    alignas(64) uint16_t run[kDepthBlock];
+    if (count < kRows || left.transposed)
+      __builtin_memset(to, 0, static_cast<size_t>(padded * kRows) * 2);
+    if (left.transposed) {
+      for (int64_t k = 0; k < depth; ++k) {
+        read_bf16(left.source, k, first, count, count, run);
+        uint16_t* step = to + k / 32 * kStep + k % 32;
+        for (int64_t i = 0; i < count; ++i) step[i / 16 * kTile + i % 16 * 32] = run[i];
+      }
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t k0 = 0; k0 < padded; k0 += kDepthBlock) {
+        const int64_t n = smaller(kDepthBlock, padded - k0);
+        read_bf16(left.source, first + i, k0, smaller(n, depth - k0), n, run);
+        uint16_t* row = to + k0 / 32 * kStep + i / 16 * kTile + i % 16 * 32;
+        for (int64_t k = 0; k < n; k += 32, row += kStep) __builtin_memcpy(row, run + k, 64);
+      }
+    }
+  }
+
+  // 16 x 16 pairs turned round: rows[j] holds 16 pairs of k of column j.
+  LOWRANK_INLINE static void transpose_pairs(const __m512i* rows, uint16_t* to) {
+    __m512i a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 8; ++i) {
+      a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+      a[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 4; ++i) {
+      b[4 * i] = _mm512_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
+      b[4 * i + 1] = _mm512_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
+      b[4 * i + 2] = _mm512_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
+      b[4 * i + 3] = _mm512_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 4; ++i) {
+      a[i] = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x88);
+      a[i + 4] = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xdd);
+      a[i + 8] = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x88);
+      a[i + 12] = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 8; ++i) {
+      _mm512_store_si512(to + i * 32, _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88));
+      _mm512_store_si512(to + (i + 8) * 32, _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd));
+    }
+  }
+
+  // 16 columns x `padded` k from rows of the source (a weight read forward) into tiles kStep apart.
+  static void pack_columns(const Operand& right, int64_t first, int64_t count, int64_t k0,
+                           int64_t depth, int64_t padded, uint16_t* to) {
+    alignas(64) uint16_t runs[16][kDepthBlock];
+    for (int64_t j = 0; j < 16; ++j) {
+      if (j < count)
+        read_bf16(right.source, first + j, k0, depth, padded, runs[j]);
+      else
+        __builtin_memset(runs[j], 0, static_cast<size_t>(padded) * 2);
+    }
+    for (int64_t k = 0; k < padded; k += 32, to += kStep) {
+      __m512i rows[16];
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; ++j) rows[j] = _mm512_load_si512(runs[j] + k);
+      transpose_pairs(rows, to);
+    }
+  }
+
+  // The same from a source whose rows are k.
+  static void pack_pairs(const Operand& right, int64_t first, int64_t count, int64_t k0,
+                         int64_t depth, int64_t padded, uint16_t* to) {
+    alignas(64) uint16_t even[kCols], odd[kCols];
+    for (int64_t k = 0; k < padded; k += 2) {
+      __builtin_memset(even, 0, sizeof even);
+      __builtin_memset(odd, 0, sizeof odd);
+      if (k < depth) read_bf16(right.source, k0 + k, first, count, count, even);
+      if (k + 1 < depth) read_bf16(right.source, k0 + k + 1, first, count, count, odd);
+      uint16_t* pair = to + k / 32 * kStep + k % 32 / 2 * 32;
+#pragma GCC unroll 2
+      for (int t = 0; t < 2; ++t) {
+        const __m512i low = _mm512_cvtepu16_epi32(
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(even + 16 * t)));
+        const __m512i high = _mm512_cvtepu16_epi32(
+            _mm256_load_si256(reinterpret_cast<const __m256i*>(odd + 16 * t)));
+        _mm512_store_si512(pair + t * kTile, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+      }
+    }
+  }
+
+  static void pack_right(const Operand& right, int64_t first, int64_t count, int64_t k0,
+                         int64_t depth, uint16_t* to) {
+    const int64_t padded = round_up(depth, kDepthUnit);
+    for (int64_t p = 0; p < count; p += kCols, to += padded * kCols) {
+      const int64_t cols = smaller(kCols, count - p);
+      if (!right.transposed) {
+        pack_pairs(right, first + p, cols, k0, depth, padded, to);
+        continue;
+      }
+      pack_columns(right, first + p, smaller(16, cols), k0, depth, padded, to);
+      pack_columns(right, first + p + 16, larger(0, cols - 16), k0, depth, padded, to + kTile);
+    }
+  }
+
+  static void multiply(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
+                       int64_t stride, bool begin) {
+    const int64_t bytes = stride * 4;
+    float* lower = c + 16 * stride;
+    if (begin) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    } else {
+      _tile_loadd(0, c, bytes);
+      _tile_loadd(1, c + 16, bytes);
+      _tile_loadd(2, lower, bytes);
+      _tile_loadd(3, lower + 16, bytes);
+    }
+    for (int64_t k = 0; k < depth; k += 32, left += kStep, right += kStep) {
+      _tile_loadd(6, right, 64);
+      _tile_loadd(4, left, 64);
+      _tile_loadd(7, right + kTile, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(5, left + kTile, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, bytes);
+    _tile_stored(1, c + 16, bytes);
+    _tile_stored(2, lower, bytes);
+    _tile_stored(3, lower + 16, bytes);
+  }
+};
