@@ -20,3 +20,14 @@ export {
 } from './model.js';
 export { TextStream } from './text_stream.js';
 export { Tokenizer } from './tokenizer.js';
+export { evaluate, type EvaluateOptions, type Evaluation } from './evaluate.js';
+export {
+  type CheckpointEvent,
+  type EndEvent,
+  type EvalEvent,
+  type StartEvent,
+  type StepEvent,
+  type TrainEvent,
+} from './train/events.js';
+export { createSchedule, type ScheduleName, type ScheduleOptions } from './train/schedule.js';
+export { Trainer, type TrainerOptions, type TrainingMethod } from './trainer.js';
