@@ -1,28 +1,90 @@
 // One query row over a long cache: bound by reading k and v, so rows are converted where they are
 // read and nothing is packed. One task is the heads that share a kv head.
 
-constexpr int kMaxDecodeHeads = 8;
 constexpr int64_t kDecodeKeys = 64;
 
-// scores[h][j] = q[h] . k[j] for kHeads heads.
+template <int... kLane>
+struct LaneList {};
+#if LOWRANK_VECTOR_BYTES == 64
+using AllLanes = LaneList<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+#elif LOWRANK_VECTOR_BYTES == 32
+using AllLanes = LaneList<0, 1, 2, 3, 4, 5, 6, 7>;
+#else
+using AllLanes = LaneList<0, 1, 2, 3>;
+#endif
+
+// One level of the tree below: each run of 2 * kRun lanes of `a`, then of `b`, folded to kRun
+// lanes.
+template <int kRun, int... kLane>
+LOWRANK_INLINE F32 fold(F32 a, F32 b, LaneList<kLane...>) {
+  return __builtin_shufflevector(a, b, (kLane / kRun * 2 * kRun + kLane % kRun)...) +
+         __builtin_shufflevector(a, b, (kLane / kRun * 2 * kRun + kLane % kRun + kRun)...);
+}
+
+// Lane i of the result is the sum of the lanes of sums[i]: kLanes reductions at the price of two.
+LOWRANK_INLINE F32 reduce_all(F32 (&sums)[kLanes]) {
+  constexpr AllLanes kAll{};
+#if LOWRANK_VECTOR_BYTES == 64
+  for (int i = 0; i < 8; ++i) sums[i] = fold<8>(sums[2 * i], sums[2 * i + 1], kAll);
+#endif
+#if LOWRANK_VECTOR_BYTES >= 32
+  for (int i = 0; i < 4; ++i) sums[i] = fold<4>(sums[2 * i], sums[2 * i + 1], kAll);
+#endif
+  for (int i = 0; i < 2; ++i) sums[i] = fold<2>(sums[2 * i], sums[2 * i + 1], kAll);
+  return fold<1>(sums[0], sums[1], kAll);
+}
+
+// scores[h][j] = q[h] . k[j] for kHeads heads; beyond `keys` the last key repeats.
 template <int kHeads, typename X>
 void decode_scores(const float* q, int64_t q_stride, const X* k, int64_t k_stride, int64_t keys,
                    int64_t head_dim, float* scores) {
+  constexpr int kKeys = kLanes / kHeads;
   const int64_t whole = head_dim / kLanes * kLanes;
-  for (int64_t j = 0; j < keys; ++j) {
-    const X* key = k + j * k_stride;
-    F32 sum[kHeads];
-    for (int h = 0; h < kHeads; ++h) sum[h] = F32{};
+  for (int64_t j = 0; j < keys; j += kKeys) {
+    const X* rows[kKeys];
+    for (int n = 0; n < kKeys; ++n) rows[n] = k + smaller(j + n, keys - 1) * k_stride;
+    F32 sums[kLanes] = {};
     for (int64_t i = 0; i < whole; i += kLanes) {
-      const F32 value = load(key + i);
-      for (int h = 0; h < kHeads; ++h) sum[h] = fma(load(q + h * q_stride + i), value, sum[h]);
+      F32 query[kHeads];
+      for (int h = 0; h < kHeads; ++h) query[h] = load(q + h * q_stride + i);
+#pragma GCC unroll 16
+      for (int n = 0; n < kKeys; ++n) {
+        const F32 key = load(rows[n] + i);
+#pragma GCC unroll 4
+        for (int h = 0; h < kHeads; ++h)
+          sums[n * kHeads + h] = fma(query[h], key, sums[n * kHeads + h]);
+      }
     }
-    for (int h = 0; h < kHeads; ++h) {
-      float score = reduce_add(sum[h]);
-      for (int64_t i = whole; i < head_dim; ++i) score += q[h * q_stride + i] * to_float(key[i]);
-      scores[h * kDecodeKeys + j] = score;
+    const F32 totals = reduce_all(sums);
+    for (int n = 0; n < kKeys; ++n) {
+      for (int h = 0; h < kHeads; ++h) {
+        float score = totals[n * kHeads + h];
+        for (int64_t i = whole; i < head_dim; ++i)
+          score += q[h * q_stride + i] * to_float(rows[n][i]);
+        scores[h * kDecodeKeys + j + n] = score;
+      }
     }
   }
+}
+
+// Columns [column, column + kVectors * kLanes) of out[h] += sum over j of p[h][j] v[j].
+template <int kHeads, int kVectors, typename X>
+LOWRANK_INLINE void decode_columns(const float* p, const X* v, int64_t v_stride, int64_t keys,
+                                   float* out, int64_t out_stride) {
+  F32 sum[kHeads][kVectors];
+  for (int h = 0; h < kHeads; ++h)
+    for (int n = 0; n < kVectors; ++n) sum[h][n] = load(out + h * out_stride + n * kLanes);
+  for (int64_t j = 0; j < keys; ++j) {
+#pragma GCC unroll 4
+    for (int n = 0; n < kVectors; ++n) {
+      const F32 value = load(v + j * v_stride + n * kLanes);
+#pragma GCC unroll 4
+      for (int h = 0; h < kHeads; ++h)
+        sum[h][n] = fma(splat(p[h * kDecodeKeys + j]), value, sum[h][n]);
+    }
+  }
+  for (int h = 0; h < kHeads; ++h)
+    for (int n = 0; n < kVectors; ++n) store(out + h * out_stride + n * kLanes, sum[h][n]);
 }
 
 // out[h] += sum over j of p[h][j] v[j].
@@ -30,15 +92,10 @@ template <int kHeads, typename X>
 void decode_values(const float* p, const X* v, int64_t v_stride, int64_t keys, int64_t head_dim,
                    float* out, int64_t out_stride) {
   int64_t i = 0;
-  for (; i + kLanes <= head_dim; i += kLanes) {
-    F32 sum[kHeads];
-    for (int h = 0; h < kHeads; ++h) sum[h] = load(out + h * out_stride + i);
-    for (int64_t j = 0; j < keys; ++j) {
-      const F32 value = load(v + j * v_stride + i);
-      for (int h = 0; h < kHeads; ++h) sum[h] = fma(splat(p[h * kDecodeKeys + j]), value, sum[h]);
-    }
-    for (int h = 0; h < kHeads; ++h) store(out + h * out_stride + i, sum[h]);
-  }
+  for (; i + kTileVectors * kLanes <= head_dim; i += kTileVectors * kLanes)
+    decode_columns<kHeads, kTileVectors>(p, v + i, v_stride, keys, out + i, out_stride);
+  for (; i + kLanes <= head_dim; i += kLanes)
+    decode_columns<kHeads, 1>(p, v + i, v_stride, keys, out + i, out_stride);
   for (; i < head_dim; ++i)
     for (int64_t j = 0; j < keys; ++j)
       for (int h = 0; h < kHeads; ++h)

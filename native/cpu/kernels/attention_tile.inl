@@ -23,7 +23,7 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 // rows don't fall into the same cache sets.
 inline int64_t tile_stride(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 16; }
 
-// C[r][n] (+)= sum over k of A(r, k) B[k][n] for kRows rows and kVectors vectors.
+// C[r][n] (+)= sum over k of A(r, k) B[k][n] for kRows rows and kVectors vectors; depth > 0.
 template <int kRows, int kVectors, bool kAccumulate>
 inline void multiply_block(Broadcast a, const float* b, int64_t b_stride, float* c,
                            int64_t c_stride, int64_t depth) {
@@ -33,7 +33,7 @@ inline void multiply_block(Broadcast a, const float* b, int64_t b_stride, float*
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v)
       sum[r][v] = kAccumulate ? load(c + r * c_stride + v * kLanes) : F32{};
-  for (int64_t k = 0; k < depth; ++k) {
+  do {  // gcc 12 spills every sum around a loop that may run zero times
     F32 row[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) row[v] = load(b + v * kLanes);
@@ -45,7 +45,7 @@ inline void multiply_block(Broadcast a, const float* b, int64_t b_stride, float*
     }
     a.data += a.depth_stride;
     b += b_stride;
-  }
+  } while (--depth > 0);
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 4
@@ -66,6 +66,7 @@ void multiply_rows(Broadcast a, const float* b, int64_t b_stride, float* c, int6
 template <bool kAccumulate>
 void multiply_strip(int64_t rows, Broadcast a, const float* b, int64_t b_stride, float* c,
                     int64_t c_stride, int64_t width, int64_t depth) {
+  if (depth <= 0) return;
   switch (rows) {
     case 6:
       return multiply_rows<6, kAccumulate>(a, b, b_stride, c, c_stride, width, depth);
