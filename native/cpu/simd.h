@@ -49,7 +49,18 @@ LOWRANK_INLINE V load_raw(const T* from) {
 LOWRANK_INLINE F32 load(const float* from) { return load_raw<F32>(from); }
 LOWRANK_INLINE void store(float* to, F32 value) { __builtin_memcpy(to, &value, sizeof value); }
 
-LOWRANK_INLINE F32 from_bf16(U16 bits) { return (F32)(__builtin_convertvector(bits, U32) << 16); }
+// gcc 12 makes six instructions of the generic widening.
+LOWRANK_INLINE U32 widen(U16 bits) {
+#if LOWRANK_VECTOR_BYTES == 64
+  return (U32)_mm512_cvtepu16_epi32((__m256i)bits);
+#elif LOWRANK_VECTOR_BYTES == 32
+  return (U32)_mm256_cvtepu16_epi32((__m128i)bits);
+#else
+  return __builtin_convertvector(bits, U32);
+#endif
+}
+
+LOWRANK_INLINE F32 from_bf16(U16 bits) { return (F32)(widen(bits) << 16); }
 LOWRANK_INLINE F32 load(const BF16* from) { return from_bf16(load_raw<U16>(from)); }
 
 // The low 16 bits of every lane.
@@ -205,20 +216,38 @@ LOWRANK_INLINE F32 sigmoid(F32 x) { return 1.0f / (1.0f + exp(-x)); }
 // ---- Reductions: always the same tree, whatever the data
 // -----------------------------------------
 
-LOWRANK_INLINE float reduce_add(F32 x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+// Every lane's number, to make shuffles of.
+template <int... kLane>
+struct LaneList {};
+#if LOWRANK_VECTOR_BYTES == 64
+using AllLanes = LaneList<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+#elif LOWRANK_VECTOR_BYTES == 32
+using AllLanes = LaneList<0, 1, 2, 3, 4, 5, 6, 7>;
+#else
+using AllLanes = LaneList<0, 1, 2, 3>;
+#endif
+
+template <int kBy, int... kLane>
+LOWRANK_INLINE F32 rotated(F32 x, LaneList<kLane...>) {
+  return __builtin_shufflevector(x, x, ((kLane + kBy) % kLanes)...);
 }
+
+// Halves are folded onto each other: lane i meets lane i + kLanes / 2 first.
+template <int kWidth = kLanes / 2>
+LOWRANK_INLINE float reduce_add(F32 x) {
+  x += rotated<kWidth>(x, AllLanes{});
+  if constexpr (kWidth > 1)
+    return reduce_add<kWidth / 2>(x);
+  else
+    return x[0];
+}
+template <int kWidth = kLanes / 2>
 LOWRANK_INLINE float reduce_max(F32 x) {
-  float lanes[kLanes];
-  store(lanes, x);
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i)
-      lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  return lanes[0];
+  x = max(x, rotated<kWidth>(x, AllLanes{}));
+  if constexpr (kWidth > 1)
+    return reduce_max<kWidth / 2>(x);
+  else
+    return x[0];
 }
 LOWRANK_INLINE double reduce_add(F64 x) {
   constexpr int kCount = LOWRANK_VECTOR_BYTES / 8;

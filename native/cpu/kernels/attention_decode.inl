@@ -3,16 +3,6 @@
 
 constexpr int64_t kDecodeKeys = 64;
 
-template <int... kLane>
-struct LaneList {};
-#if LOWRANK_VECTOR_BYTES == 64
-using AllLanes = LaneList<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
-#elif LOWRANK_VECTOR_BYTES == 32
-using AllLanes = LaneList<0, 1, 2, 3, 4, 5, 6, 7>;
-#else
-using AllLanes = LaneList<0, 1, 2, 3>;
-#endif
-
 // One level of the tree below: each run of 2 * kRun lanes of `a`, then of `b`, folded to kRun
 // lanes.
 template <int kRun, int... kLane>
