@@ -3,20 +3,21 @@
 
 /** MurmurHash3 (x86, 32 bits; Appleby, 2008) of three 32-bit numbers. */
 export function hash32(a: number, b: number, c: number): number {
-  let h = 0x9747b28c;
-  for (const word of [a, b, c]) {
-    let k = Math.imul(word, 0xcc9e2d51);
-    k = (k << 15) | (k >>> 17);
-    h ^= Math.imul(k, 0x1b873593);
-    h = (h << 13) | (h >>> 19);
-    h = (Math.imul(h, 5) + 0xe6546b64) | 0;
-  }
+  let h = round(round(round(0x9747b28c, a), b), c);
   h ^= 12; // bytes
   h ^= h >>> 16;
   h = Math.imul(h, 0x85ebca6b);
   h ^= h >>> 13;
   h = Math.imul(h, 0xc2b2ae35);
   return (h ^ (h >>> 16)) >>> 0;
+}
+
+function round(h: number, word: number): number {
+  let k = Math.imul(word, 0xcc9e2d51);
+  k = (k << 15) | (k >>> 17);
+  h ^= Math.imul(k, 0x1b873593);
+  h = (h << 13) | (h >>> 19);
+  return (Math.imul(h, 5) + 0xe6546b64) | 0;
 }
 
 /** 0 .. n-1. */

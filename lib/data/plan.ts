@@ -56,9 +56,8 @@ export function boundBatches(
     ? packBestFitDecreasing(examples, (example) => sizes.length(example), capacity)
     : { members: examples, offsets: identity(examples.length + 1) };
   const tokens = new Float64Array(groupCount(packed));
-  for (let g = 0; g < tokens.length; g++) {
-    for (const member of groupMembers(packed, g)) tokens[g]! += sizes.length(member);
-  }
+  const length = (example: number): number => sizes.length(example);
+  for (let g = 0; g < tokens.length; g++) tokens[g] = groupLength(packed, g, length);
   let maxTokens = sumOfLargest(tokens, options.perDeviceBatchSize);
   if (options.maxTokens !== undefined) {
     maxTokens = Math.min(
@@ -81,6 +80,17 @@ export function groupMembers(groups: Groups, group: number): Uint32Array {
   return groups.members.subarray(groups.offsets[group], groups.offsets[group + 1]);
 }
 
+function groupLength(
+  { members, offsets }: Groups,
+  group: number,
+  length: (example: number) => number,
+): number {
+  let sum = 0;
+  const end = offsets[group + 1]!;
+  for (let i = offsets[group]!; i < end; i++) sum += length(members[i]!);
+  return sum;
+}
+
 function sumOfLargest(values: Float64Array, count: number): number {
   const sorted = values.slice().sort();
   return sorted.subarray(-count).reduce((a, b) => a + b, 0);
@@ -99,7 +109,7 @@ function cut(
   let tokens = 0;
   const total = groupCount(sequences);
   for (let s = 0; s < total; s++) {
-    const size = groupMembers(sequences, s).reduce((sum, example) => sum + length(example), 0);
+    const size = groupLength(sequences, s, length);
     if (inBatch === count || (inBatch > 0 && tokens + size > maxTokens)) {
       offsets.push(sequences.offsets[s]!);
       inBatch = 0;
