@@ -1,7 +1,13 @@
 // One pass over the rows: read, check, render, encode, write. Memory holds a few batches at a time.
 import { createHash } from 'node:crypto';
 import { LowrankError } from '../errors.js';
-import { CACHE_VERSION, CacheWriter, countLabels, type CacheMeta } from './cache.js';
+import {
+  CACHE_VERSION,
+  CacheWriter,
+  countLabels,
+  type CacheMeta,
+  type WrittenMeta,
+} from './cache.js';
 import type { Dataset } from './dataset.js';
 import type { CheckedPrepareOptions } from './options.js';
 import { Pause } from '../pause.js';
@@ -54,7 +60,7 @@ export function cacheKey(
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex').slice(0, 32);
 }
 
-export type BuildResult = Omit<CacheMeta, 'version' | 'examples' | 'tokenBytes'>;
+export type BuildResult = Omit<CacheMeta, WrittenMeta>;
 
 export class CacheBuilder {
   private readonly counts = {

@@ -3,7 +3,7 @@
 //   tokens.bin  per example: ids, labels, and weights if it has any (int32, int32, float32; little-endian)
 //   index.bin   per example: eight uint32, see Field
 //   meta.json   what was read; written last
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import {
   mkdir,
   open,
@@ -20,7 +20,7 @@ import type { TokenizedRow } from './tokenize.js';
 import { SPLIT_NAMES, type BadRow, type RowFormat, type SplitName } from './types.js';
 
 /** Bump when the meaning of the files, or of what is written into them, changes. */
-export const CACHE_VERSION = 1;
+export const CACHE_VERSION = 2;
 
 const FIELDS = 8;
 const enum Field {
@@ -49,7 +49,12 @@ export interface CacheMeta {
   sample?: { file: string; line: number; inputIds: number[]; labels: number[] };
   examples: number;
   tokenBytes: number;
+  /** SHA-256 over the examples' arrays, in order, with their lengths. */
+  tokensHash: string;
 }
+
+/** What the writer itself knows of CacheMeta. */
+export type WrittenMeta = 'version' | 'examples' | 'tokenBytes' | 'tokensHash';
 
 export interface NewExample extends TokenizedRow {
   hash: { high: number; low: number };
@@ -65,6 +70,7 @@ export class CacheWriter {
   private tokenBuffer: Buffer[] = [];
   private buffered = 0;
   private indexBuffer: Buffer[] = [];
+  private readonly hash = createHash('sha256');
 
   private constructor(
     private readonly folder: string,
@@ -84,8 +90,11 @@ export class CacheWriter {
 
   async add(example: NewExample): Promise<void> {
     const { inputIds, labels, weights } = example;
+    this.hash.update(Uint32Array.of(inputIds.length, weights ? 1 : 0));
     for (const array of [inputIds, labels, ...(weights ? [weights] : [])]) {
-      this.tokenBuffer.push(Buffer.from(array.buffer, array.byteOffset, array.byteLength));
+      const bytes = Buffer.from(array.buffer, array.byteOffset, array.byteLength);
+      this.tokenBuffer.push(bytes);
+      this.hash.update(bytes);
       this.buffered += array.byteLength;
     }
     const record = new Uint32Array(FIELDS);
@@ -106,10 +115,7 @@ export class CacheWriter {
   }
 
   /** Finishes the folder under its name; another process may have been faster, its folder then stays. */
-  async finish(
-    target: string,
-    meta: Omit<CacheMeta, 'version' | 'examples' | 'tokenBytes'>,
-  ): Promise<void> {
+  async finish(target: string, meta: Omit<CacheMeta, WrittenMeta>): Promise<void> {
     await this.flush();
     for (const handle of [this.tokens, this.index]) {
       await handle.sync();
@@ -120,6 +126,7 @@ export class CacheWriter {
       ...meta,
       examples: this.count,
       tokenBytes: this.offset,
+      tokensHash: this.hash.digest('hex'),
     };
     const file = await open(path.join(this.folder, 'meta.json'), 'wx');
     await file.writeFile(JSON.stringify(complete));

@@ -1,5 +1,6 @@
 // From rows to what a trainer can run on: the cache file is found or built, divided into splits, checked
 // and described.
+import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { LowrankError } from '../errors.js';
@@ -188,6 +189,7 @@ function describeData(
   const report: DataReport = {
     sources: dataset.names,
     contentHash: meta.contentHash,
+    fingerprint: fingerprint(meta.tokensHash, splits),
     formats: formats.map(([format, rows]) => ({
       format,
       rows,
@@ -213,6 +215,12 @@ function describeData(
   };
   report.warnings = warningsFor(report, options);
   return report;
+}
+
+function fingerprint(tokensHash: string, splits: Splits): string {
+  const hash = createHash('sha256').update(tokensHash);
+  for (const name of SPLIT_NAMES) hash.update(`\0${splits[name].length}\0`).update(splits[name]);
+  return hash.digest('hex');
 }
 
 function warningsFor(report: DataReport, options: CheckedPrepareOptions): string[] {

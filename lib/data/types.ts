@@ -93,6 +93,8 @@ export interface DataReport {
   sources: string[];
   /** SHA-256 of the data's bytes. */
   contentHash: string;
+  /** Changes with the tokens, their order, what of them is trained, and how they are divided. */
+  fingerprint: string;
   /** Rows per recognised format, with a sentence for people. */
   formats: { format: RowFormat; rows: number; description: string }[];
   rows: number;

@@ -45,7 +45,7 @@ export function preparedSource(
     examples: data.count(split),
     maxBatchTokens: bounds.maxTokens,
     maxBatchLabels: bounds.maxLabels,
-    fingerprint: data.report.contentHash,
+    fingerprint: data.report.fingerprint,
     epoch: (epoch) => data.plan(split, { ...batchOptions, epoch }),
   };
 }

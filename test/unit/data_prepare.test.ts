@@ -553,6 +553,22 @@ describe('micro-batches', () => {
   });
 });
 
+test('the fingerprint follows tokens, labels and split, and nothing else', async () => {
+  const model = writeTextModel();
+  const print = async (rows: readonly unknown[], options?: PrepareOptions): Promise<string> =>
+    (await prepare({ rows, model, options })).report.fingerprint;
+  const rows = [{ input_ids: [1, 2, 5] }, { input_ids: [3, 4, 5] }];
+  const same = [{ input_ids: [1, 2, 5], labels: [-100, 2, 5], id: 7 }, rows[1]];
+  expect(await print(same)).toBe(await print(rows));
+  const others = [
+    await print(rows.toReversed()),
+    await print([{ input_ids: [1, 2, 5], labels: [-100, -100, 5] }, rows[1]]),
+    await print([{ input_ids: [1, 2] }, { input_ids: [5, 3, 4, 5] }]),
+    await print(rows, { split: [0, 1, 0] }),
+  ];
+  expect(new Set([await print(rows), ...others]).size).toBe(5);
+});
+
 test('the report says what was read', async () => {
   const rows = [...chats(8), { text: 'the cat' }, chat('<|im_end|>', 'x')];
   const { report } = await prepare({ rows });
