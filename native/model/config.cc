@@ -96,6 +96,8 @@ class Reader {
     const Json* value = json_.find(name);
     return value && !value->is_null() ? value : nullptr;
   }
+  // Missing, as opposed to null, which some fields give a meaning of its own.
+  bool has(const char* name) const { return json_.find(name) != nullptr; }
   std::string place(const std::string& name) const { return where_ + ": " + name; }
 
   int64_t positive(const char* name) {
@@ -110,6 +112,11 @@ class Reader {
   int64_t positive_or_zero(const char* name, int64_t fallback) {
     const Json* value = field(name);
     return value && value->as_integer(place(name)) == 0 ? 0 : positive(name, fallback);
+  }
+  double number(const char* name) {
+    const Json* value = field(name);
+    if (!value) missing(name);
+    return value->as_number(place(name));
   }
   double number(const char* name, double fallback) {
     const Json* value = field(name);
@@ -167,9 +174,13 @@ RopeConfig parse_rope(Reader& reader, const Family& family, int64_t max_position
   RopeConfig rope;
   rope.theta = reader.number("rope_theta", family.default_theta);
   rope.original_max_positions = static_cast<double>(max_positions);
+  if (reader.number("partial_rotary_factor", 1) != 1)
+    reader.unsupported("partial_rotary_factor", "partial rotary embeddings aren't supported");
+  // When a file has both, transformers takes the old one unless it is empty.
   const Json* scaling = reader.field("rope_scaling");
+  const Json* parameters = reader.field("rope_parameters");
   const char* key = "rope_scaling";
-  if (const Json* parameters = reader.field("rope_parameters")) {
+  if (!scaling || (scaling->is_object() && scaling->as_object(key).empty())) {
     scaling = parameters;
     key = "rope_parameters";
   }
@@ -181,14 +192,20 @@ RopeConfig parse_rope(Reader& reader, const Family& family, int64_t max_position
   const Json* old_type = fields.field("type");
   if (!type) type = old_type;
   const std::string name = type ? type->as_string(fields.place("rope_type")) : "default";
-  const bool has_factor = fields.field("factor") != nullptr;
-  rope.factor = fields.number("factor", 1);
+  const Json* factor = fields.field("factor");
   if (name != "default") {
     rope.original_max_positions =
         fields.number("original_max_position_embeddings", rope.original_max_positions);
-    if (!has_factor) fields.invalid("factor", "the field is missing");
+    if (!(rope.original_max_positions > 0))
+      fields.invalid("original_max_position_embeddings", "must be positive");
+    if (!factor && name == "yarn" && fields.has("factor")) {
+      rope.factor = static_cast<double>(max_positions) / rope.original_max_positions;
+    } else {
+      rope.factor = fields.number("factor");
+    }
     if (!(rope.factor > 0)) fields.invalid("factor", "must be positive");
   }
+  if (!(rope.theta > 0)) fields.invalid("rope_theta", "must be positive");
   if (name == "default") {
     rope.type = RopeType::kDefault;
   } else if (name == "linear") {
@@ -205,8 +222,10 @@ RopeConfig parse_rope(Reader& reader, const Family& family, int64_t max_position
     rope.truncate = fields.flag("truncate", true);
   } else if (name == "llama3") {
     rope.type = RopeType::kLlama3;
-    rope.low_freq_factor = fields.number("low_freq_factor", 1);
-    rope.high_freq_factor = fields.number("high_freq_factor", 4);
+    rope.low_freq_factor = fields.number("low_freq_factor");
+    rope.high_freq_factor = fields.number("high_freq_factor");
+    if (!(rope.low_freq_factor > 0 && rope.high_freq_factor > rope.low_freq_factor))
+      fields.invalid("high_freq_factor", "must be larger than low_freq_factor, both positive");
   } else {
     fields.unsupported("rope_type", "the RoPE scaling '" + name + "' isn't supported");
   }
@@ -238,11 +257,14 @@ void parse_windows(Reader& reader, const Family& family, ModelConfig* config) {
   config->layer_window.assign(layers, 0);
   const Json* field = reader.field("sliding_window");
   const bool by_flag = family.window == WindowRule::kUpperLayers;
-  const bool enabled = by_flag ? reader.flag("use_sliding_window", false) : field != nullptr;
+  const bool enabled = !by_flag || reader.flag("use_sliding_window", false);
   const int64_t first = by_flag ? reader.positive_or_zero("max_window_layers", 28) : 0;
   const Json* types = reader.field("layer_types");
   int32_t window = 0;
-  if (enabled && field) window = static_cast<int32_t>(reader.positive("sliding_window"));
+  if (enabled) {
+    if (field) window = static_cast<int32_t>(reader.positive("sliding_window"));
+    if (!reader.has("sliding_window")) window = family.default_window;
+  }
   if (enabled && window > 0 && family.window == WindowRule::kNone)
     reader.unsupported("sliding_window", "this architecture has no sliding window");
   for (size_t i = 0; i < layers; ++i) {
@@ -255,14 +277,16 @@ void parse_windows(Reader& reader, const Family& family, ModelConfig* config) {
   if (list.size() != layers) reader.invalid("layer_types", "must have one entry per layer");
   for (size_t i = 0; i < layers; ++i) {
     const std::string& type = list[i].as_string(reader.place("layer_types"));
-    if (type == "full_attention") {
-      config->layer_window[i] = 0;
-    } else if (type == "sliding_attention") {
-      if (window == 0) reader.invalid("layer_types", "a sliding layer without sliding_window");
-      config->layer_window[i] = window;
-    } else {
+    const bool sliding = type == "sliding_attention";
+    if (!sliding && type != "full_attention")
       reader.unsupported("layer_types", "the layer type '" + type + "' isn't supported");
-    }
+    if (sliding && window == 0)
+      reader.invalid("layer_types", "a sliding layer without sliding_window");
+    const int32_t wanted = sliding ? window : 0;
+    // transformers ignores the field in these architectures.
+    if (!by_flag && wanted != config->layer_window[i])
+      reader.unsupported("layer_types", "this architecture's layers are all of one type");
+    config->layer_window[i] = wanted;
   }
 }
 
@@ -340,14 +364,17 @@ ModelConfig parse_model_config(const std::string& json_text, const std::string& 
   config.intermediate = reader.positive("intermediate_size");
   config.layers = reader.positive("num_hidden_layers");
   config.heads = static_cast<int32_t>(reader.positive("num_attention_heads"));
-  config.kv_heads = static_cast<int32_t>(reader.positive("num_key_value_heads", config.heads));
+  config.kv_heads = static_cast<int32_t>(reader.positive(
+      "num_key_value_heads", family->default_kv_heads > 0 && !reader.has("num_key_value_heads")
+                                 ? family->default_kv_heads
+                                 : config.heads));
   config.head_dim = static_cast<int32_t>(
       reader.positive("head_dim", family->explicit_head_dim ? 128 : config.hidden / config.heads));
   config.rotary_dim = config.head_dim;
   if (config.heads % config.kv_heads != 0)
     reader.invalid("num_key_value_heads", "must divide num_attention_heads");
   if (config.head_dim % 2 != 0) reader.invalid("head_dim", "must be even");
-  config.max_positions = reader.positive("max_position_embeddings", 2048);
+  config.max_positions = reader.positive("max_position_embeddings", family->default_max_positions);
   config.rms_norm_eps =
       static_cast<float>(reader.number("rms_norm_eps", family->default_rms_norm_eps));
   config.initializer_range = static_cast<float>(reader.number("initializer_range", 0.02));

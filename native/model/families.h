@@ -25,6 +25,9 @@ struct Family {
   bool explicit_head_dim = false;  // head_dim defaults to 128, not hidden / heads (Qwen3)
   WindowRule window = WindowRule::kNone;
   bool tied_by_default = false;
+  int32_t default_kv_heads = 0;  // 0 = as many as heads
+  int32_t default_window = 0;    // of a missing sliding_window; 0 = none
+  int64_t default_max_positions = 2048;
   double default_theta = 10000;
   double default_rms_norm_eps = 1e-6;
 };
