@@ -3,8 +3,8 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Template } from '@huggingface/jinja';
 import { LowrankError } from './errors.js';
+import { compileTemplate, SPAN_START, type CompiledTemplate } from './jinja.js';
 import { findSpans, turnEnds, type AssistantSpan, type SpanContext } from './template_spans.js';
 import { readJsonObject, type Tokenizer } from './tokenizer.js';
 
@@ -47,9 +47,6 @@ export interface ChatTemplateContext {
   allSpecialTokens?: readonly string[];
 }
 
-// Noncharacters: Unicode keeps them out of text for good, so they can stand for marks of our own.
-export const SPAN_START = '\ufdd0';
-export const SPAN_END = '\ufdd1';
 const MARKS = /[\ufdd0\ufdd1]/g;
 
 export class ChatTemplate {
@@ -57,7 +54,7 @@ export class ChatTemplate {
   /** SHA-256 over the template sources and the tokens they may print. */
   readonly fingerprint: string;
 
-  private readonly compiled = new Map<string, Compiled>();
+  private readonly compiled = new Map<string, CompiledTemplate>();
   private readonly variables: Record<string, unknown>;
   private readonly spanContext: SpanContext;
 
@@ -65,7 +62,7 @@ export class ChatTemplate {
   constructor(sources: Readonly<Record<string, string>>, context: ChatTemplateContext = {}) {
     this.where = context.where ?? 'chat template';
     for (const [name, source] of Object.entries(sources)) {
-      this.compiled.set(name, compile(source, this.where));
+      this.compiled.set(name, compileTemplate(source, this.where));
     }
     if (!this.compiled.has('default')) {
       throw new LowrankError(
@@ -140,14 +137,14 @@ export class ChatTemplate {
     return turnEnds(this.spanContext, {}).tokens;
   }
 
-  private pick(options: RenderOptions): Compiled {
+  private pick(options: RenderOptions): CompiledTemplate {
     const tools = options.tools !== undefined && options.tools.length > 0;
     return (tools ? this.compiled.get('tool_use') : undefined) ?? this.compiled.get('default')!;
   }
 
   private renderMarked(messages: readonly ChatMessage[], options: RenderOptions): string {
     try {
-      return this.pick(options).template.render({
+      return this.pick(options).render({
         documents: null,
         ...this.variables,
         ...options.variables,
@@ -166,33 +163,6 @@ export class ChatTemplate {
         },
       );
     }
-  }
-}
-
-interface Compiled {
-  template: Template;
-  hasGenerationTags: boolean;
-}
-
-function compile(source: string, where: string): Compiled {
-  // jinja.js drops generation tags, and with a following `{%-` also the newline before them. As `if`
-  // blocks that print a mark on each side they keep their whitespace control.
-  const opened = source.replace(
-    /{%([-+]?)\s*generation\s*([-+]?)%}/g,
-    (_, a: string, b: string) => `{%${a} if true %}{{ "${SPAN_START}" }}{% if true ${b}%}`,
-  );
-  const rewritten = opened.replace(
-    /{%([-+]?)\s*endgeneration\s*([-+]?)%}/g,
-    (_, a: string, b: string) => `{%${a} endif %}{{ "${SPAN_END}" }}{% endif ${b}%}`,
-  );
-  try {
-    return { template: new Template(rewritten), hasGenerationTags: opened !== source };
-  } catch (cause) {
-    throw new LowrankError(
-      'ERR_LOWRANK_INVALID_FILE',
-      `not a usable chat template: ${cause instanceof Error ? cause.message : String(cause)}`,
-      { where, hint: 'Give a template of your own with --chat-template FILE.', cause },
-    );
   }
 }
 

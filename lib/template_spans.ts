@@ -41,7 +41,9 @@ const OPEN = '\ufdd2';
 const CLOSE = '\ufdd3';
 const OTHER = '\ufdd4'; // stands in for content; no text contains it, so nothing matches by chance
 const PROBES = ['\ufdd5', '\ufdd6', '\ufdd7', '\ufdd8'];
-const EMPTY_THOUGHT = /^\s*(?:<(think|thinking|reasoning)>\s*<\/\1>|\[THINK\]\s*\[\/THINK\])\s*/;
+// Its opening may stand in the generation prompt already.
+const EMPTY_THOUGHT =
+  /^\s*(?:(?:<(?:think|thinking|reasoning)>\s*)?<\/(?:think|thinking|reasoning)>|(?:\[THINK\]\s*)?\[\/THINK\])\s*/;
 const THOUGHT_FIELDS = ['reasoning_content', 'reasoning', 'thinking'];
 const THOUGHT = /<(?:think|thinking|reasoning)>|<\/(?:think|thinking|reasoning)>|\[THINK\]/;
 
@@ -60,9 +62,9 @@ export function findSpans(
   const ends = turnEnds(context, options);
   let spans: AssistantSpan[];
   if (tagged) {
-    spans = tagged.map(({ start, end }) => ({
+    spans = tagged.map(({ start, end }, i) => ({
       start,
-      end: Math.max(end, turnEnd(text, end, text.length, ends, false)),
+      end: Math.max(end, turnEnd(text, end, tagged[i + 1]?.start ?? text.length, ends, false)),
       message: -1,
       weight: 1,
     }));
@@ -303,7 +305,13 @@ function closings(context: SpanContext, options: RenderOptions): string[] {
     if (text[question - 1 - opening] !== text[next - 1 - opening]) break;
     opening++;
   }
-  return [closing, text.slice(answer + 1, next - opening)];
+  const between = text.slice(answer + 1, next);
+  if (opening < between.length) return [closing, text.slice(answer + 1, next - opening)];
+  // A message before the first question (a default system prompt) ended as the answer did. If the
+  // assistant's turn opens with a token that is also in between, the end is what stands before it.
+  const opener = firstOf(context.specialTokens, generationPrompt(context, options));
+  const at = opener === undefined ? -1 : between.indexOf(opener);
+  return at > 0 ? [closing, between.slice(0, at)] : [closing];
 }
 
 function tryRender(

@@ -41,10 +41,10 @@ std::vector<std::pair<std::string, std::string>> parse_shard_index(std::string_v
   for (const auto& [tensor, file] : map->as_object(where + ": weight_map")) {
     const std::string& name = file.as_string(where + ": " + tensor);
     if (!is_plain_name(name))
-      throw Error(ErrorCode::kInvalidFile,
-                  "a shard must be a .safetensors file in the model's own folder, not " +
-                      Json(name).dump(),
-                  where + ": " + tensor, "don't use this folder unless you trust its source");
+      throw Error(
+          ErrorCode::kInvalidFile,
+          "a shard must be a .safetensors file in the model's own folder, not " + Json(name).dump(),
+          where + ": " + tensor, "don't use this folder unless you trust its source");
     entries.emplace_back(tensor, name);
   }
   return entries;
@@ -85,9 +85,8 @@ ShardedTensors::ShardedTensors(const std::string& folder) : folder_(folder) {
   for (const auto& [tensor, name] : index) {
     const Entry* entry = find(tensor);
     if (!entry || entry->file->path() != join_path(folder, name))
-      throw Error(ErrorCode::kInvalidFile,
-                  "the tensor " + tensor + " isn't in the shard " + name, index_path,
-                  "download the whole model folder again");
+      throw Error(ErrorCode::kInvalidFile, "the tensor " + tensor + " isn't in the shard " + name,
+                  index_path, "download the whole model folder again");
   }
 }
 

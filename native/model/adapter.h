@@ -48,8 +48,9 @@ class AdapterImpl {
 std::vector<LoraModule> select_lora_modules(const ModelConfig& config, const LoraOptions& options);
 
 // The parameters that modules_to_save trains in full, by their Hugging Face names, in the order of
-// model_parameters(); a name matches as in select_lora_modules. A tied head that is named becomes a
-// parameter of its own. Throws Error{kInvalidArgument} for a name that matches nothing.
+// model_parameters(). As in PEFT a name matches every module whose name ends with it, dot or not:
+// "norm" takes all norms. A tied head that is named becomes a parameter of its own. Throws
+// Error{kInvalidArgument} for a name that matches nothing.
 std::vector<ParameterInfo> select_saved_modules(const ModelConfig& config,
                                                 const LoraOptions& options);
 

@@ -49,8 +49,7 @@ std::shared_ptr<ModelImpl> empty_model(std::shared_ptr<Device> device, ModelConf
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i)
-    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
   return text + "]";
 }
 
@@ -93,8 +92,10 @@ void check_unexpected(const ShardedTensors& tensors, const ModelConfig& config,
   }
   if (count == 0) return;
   throw Error(ErrorCode::kUnsupported,
-              "the folder has " + std::to_string(count) + " tensors that the model of config.json "
-                  "doesn't use: " + names + (count > 3 ? ", ..." : ""),
+              "the folder has " + std::to_string(count) +
+                  " tensors that the model of config.json "
+                  "doesn't use: " +
+                  names + (count > 3 ? ", ..." : ""),
               tensors.folder(), "the weights don't belong to this config.json");
 }
 
@@ -122,8 +123,7 @@ class Loader {
       place_vector(model_->device, source, named.vector);
       return tensor.bytes;
     }
-    const bool block_linear =
-        named.matrix != &model_->embedding && named.matrix != &model_->head;
+    const bool block_linear = named.matrix != &model_->embedding && named.matrix != &model_->head;
     const Placement placement = placement_of(model_->options, block_linear, Placement::kMap);
     place_matrix(model_->device, source, shape[0], shape[1], placement, model_->nested_code,
                  named.matrix);
@@ -186,11 +186,11 @@ std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std:
 }
 
 std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device,
-                                        const std::string& config_json,
-                                        const ModelOptions& options, uint64_t seed) {
+                                        const std::string& config_json, const ModelOptions& options,
+                                        uint64_t seed) {
   check_options(options);
-  auto model = empty_model(std::move(device), parse_model_config(config_json, "config.json"),
-                           options);
+  auto model =
+      empty_model(std::move(device), parse_model_config(config_json, "config.json"), options);
   const std::vector<ParameterInfo> infos = model_parameters(model->config);
   const std::vector<ModelImpl::Named> parameters = model->parameters();
   for (size_t i = 0; i < infos.size(); ++i) {

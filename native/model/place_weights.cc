@@ -15,8 +15,7 @@ const void* device_source(const std::shared_ptr<Device>& device, const HostTenso
                           Buffer* staging) {
   const size_t bytes = static_cast<size_t>(source.count) * dtype_size(source.dtype);
   const auto address = reinterpret_cast<uintptr_t>(source.data);
-  if (device->backend().host_memory && address % dtype_size(source.dtype) == 0)
-    return source.data;
+  if (device->backend().host_memory && address % dtype_size(source.dtype) == 0) return source.data;
   *staging = Buffer(device, bytes);
   staging->upload(source.data, bytes);
   return staging->data();

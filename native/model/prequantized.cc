@@ -17,10 +17,10 @@ const TensorView& companion(const ShardedTensors& tensors, const std::string& na
   if (!entry)
     throw Error(ErrorCode::kInvalidFile, "the tensor " + name + " is missing", tensors.folder());
   if (entry->tensor->dtype != dtype || entry->tensor->count() != count)
-    throw Error(ErrorCode::kInvalidFile,
-                std::string("expected ") + std::to_string(count) + " values of type " +
-                    dtype_name(dtype),
-                entry->file->path() + ": " + name);
+    throw Error(
+        ErrorCode::kInvalidFile,
+        std::string("expected ") + std::to_string(count) + " values of type " + dtype_name(dtype),
+        entry->file->path() + ": " + name);
   return *entry->tensor;
 }
 
@@ -81,10 +81,10 @@ bool place_prequantized(const std::shared_ptr<Device>& device, const ShardedTens
   const std::string where = state_entry->file->path() + ": " + name + kStateSuffix;
   if (state_entry->tensor->dtype != DType::kU8)
     throw Error(ErrorCode::kInvalidFile, "the quantization state must be bytes", where);
-  const Json state = Json::parse(
-      std::string_view(reinterpret_cast<const char*>(state_entry->tensor->data),
-                       state_entry->tensor->bytes),
-      where);
+  const Json state =
+      Json::parse(std::string_view(reinterpret_cast<const char*>(state_entry->tensor->data),
+                                   state_entry->tensor->bytes),
+                  where);
   check_state(state, rows, cols, where);
 
   const int64_t count = rows * cols;

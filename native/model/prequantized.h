@@ -19,8 +19,8 @@ std::vector<std::string> prequantized_companions(const ShardedTensors& tensors,
                                                  const std::string& name);
 
 // Mapped where the device reads host memory, else uploaded; true with double quantization.
-// Throws Error{kUnsupported} for another code book or block size and Error{kInvalidFile} for tensors
-// that don't fit together.
+// Throws Error{kUnsupported} for another code book or block size and Error{kInvalidFile} for
+// tensors that don't fit together.
 bool place_prequantized(const std::shared_ptr<Device>& device, const ShardedTensors& tensors,
                         int64_t rows, int64_t cols, WeightMatrix* matrix);
 

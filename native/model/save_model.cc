@@ -45,8 +45,8 @@ class TensorStream {
   void append(const void* values, DType dtype, int64_t count) {
     for (int64_t begin = 0; begin < count; begin += kPieceElements) {
       const int64_t n = std::min(kPieceElements, count - begin);
-      const auto* from = static_cast<const uint8_t*>(values) +
-                         static_cast<size_t>(begin) * dtype_size(dtype);
+      const auto* from =
+          static_cast<const uint8_t*>(values) + static_cast<size_t>(begin) * dtype_size(dtype);
       if (!device_.backend().host_memory) {
         host_.resize(static_cast<size_t>(n) * dtype_size(dtype));
         device_.check(

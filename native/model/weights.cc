@@ -20,8 +20,7 @@ bool ends_with(const std::string& text, const char* suffix) {
 void find_in_layer(const ModelConfig& config, LayerWeights& layer, const std::string& path,
                    ModelImpl::Named* named) {
   if (path == "input_layernorm.weight") return assign(named, &layer.input_norm);
-  if (path == "post_attention_layernorm.weight")
-    return assign(named, &layer.post_attention_norm);
+  if (path == "post_attention_layernorm.weight") return assign(named, &layer.post_attention_norm);
   if (path == "self_attn.q_norm.weight") return assign(named, &layer.q_norm);
   if (path == "self_attn.k_norm.weight") return assign(named, &layer.k_norm);
   for (const LinearInfo& info : block_linears(config)) {

@@ -83,6 +83,36 @@ describe('the end of a turn', () => {
     expect(spans(template, [user('a'), assistant('b')])).toEqual(['b<end_of_turn>']);
   });
 
+  test('a default system prompt that ends as the turns do', () => {
+    const source =
+      "{{ '<|start|>system: be kind<|end|>' }}{% for m in messages %}{{ '<|start|>' + m.role + ':' + m.content }}" +
+      "{{ '<|return|>' if loop.last else '<|end|>' }}{% endfor %}" +
+      "{% if add_generation_prompt %}{{ '<|start|>assistant:' }}{% endif %}";
+    const template = chatTemplate(source, ['<|return|>'], ['<|start|>', '<|end|>', '<|return|>']);
+    expect(spans(template, [user('a'), assistant('b'), user('c'), assistant('d')])).toEqual([
+      'b<|end|>',
+      'd<|return|>',
+    ]);
+  });
+
+  test('tags around the answer and its end apart', () => {
+    const tagged =
+      "{% for m in messages %}{{ m.role }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}" +
+      "{% generation %}{{ '<|im_end|>\\n' }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}";
+    const messages = [
+      user('a'),
+      assistant('b', { weight: 0 }),
+      user('c'),
+      assistant('d', { weight: 0.5 }),
+    ];
+    const found = chatTemplate(tagged).renderWithSpans(messages);
+    expect(found.spans.map(({ message, weight }) => [message, weight])).toEqual([
+      [3, 0.5],
+      [3, 0.5],
+    ]);
+    expect(spans(chatTemplate(tagged), messages)).toEqual(['d', '<|im_end|>\n']);
+  });
+
   test('the opening of the next turn is not an end', () => {
     const source =
       "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}{{ '</s>' }}";
@@ -160,6 +190,48 @@ describe('templates with a mind of their own', () => {
     const copy = structuredClone(messages);
     chatTemplate(CHATML).renderWithSpans(messages);
     expect(messages).toEqual(copy);
+  });
+});
+
+describe('as Jinja has it', () => {
+  test('strip takes characters', () => {
+    const render = (expression: string): string =>
+      chatTemplate(`{{ ${expression} }}`).render([user('\n\t x \n')]);
+    const content = 'messages[0].content';
+    expect(render(`'[' + ${content}.lstrip('\\n') + ']'`)).toBe('[\t x \n]');
+    expect(render(`'[' + ${content}.rstrip('\\n ') + ']'`)).toBe('[\n\t x]');
+    expect(render(`'[' + ${content}.strip('\\n').strip('\\t ') + ']'`)).toBe('[x]');
+    expect(render(`'[' + ${content}.strip() + ']'`)).toBe('[x]');
+    expect(render(`'🦙🦙a🦙'.strip('🦙')`)).toBe('a');
+    const macro = `{% macro f(x) %}{{ x.strip('a') }}{% endmacro %}{{ f('aba') }}`;
+    expect(chatTemplate(macro).render([])).toBe('b');
+  });
+
+  test('line ends of Windows are newlines', () => {
+    const template = chatTemplate(
+      '{% if true %}\r\n{% generation %}\r\na{% endgeneration %}\r\n{% endif %}\r\nb\r\n',
+    );
+    expect(template.hasGenerationTags).toBe(true);
+    expect(template.render([])).toBe('ab');
+  });
+});
+
+describe('an empty thought of the template', () => {
+  const thinking = (opening: string): ChatTemplate =>
+    chatTemplate(
+      "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' and '<think>' not in m.content %}" +
+        "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}" +
+        `{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n${opening}' }}{% endif %}`,
+    );
+
+  test.each([
+    ['', 'b<|im_end|>', '<think>\n\n</think>\n\nb<|im_end|>'],
+    ['<think>\\n', 'b<|im_end|>', '\n</think>\n\nb<|im_end|>'],
+    ['<think>\\n\\n</think>\\n\\n', 'b<|im_end|>', 'b<|im_end|>'],
+  ])('is not trained unless the data has it (prompt ends with %j)', (opening, without, given) => {
+    expect(spans(thinking(opening), [user('a'), assistant('b')])).toEqual([without]);
+    const answer = assistant('<think>\n\n</think>\n\nb');
+    expect(spans(thinking(opening), [user('a'), answer])).toEqual([given]);
   });
 });
 
