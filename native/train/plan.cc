@@ -10,6 +10,7 @@ namespace lowrank {
 namespace {
 
 constexpr uint64_t kAlignment = 64;
+constexpr uint64_t kNestedCodeBytes = 256 * sizeof(float);  // one map for the whole model
 
 enum Kind : size_t {
   kWeights,
@@ -256,7 +257,7 @@ void check_fits(const StepPlan& plan) {
 
 uint64_t predict_weight_bytes(const ModelConfig& config, const ModelOptions& options) {
   const bool nested = options.quantization == Quantization::kNf4Double;
-  uint64_t bytes = 0;
+  uint64_t bytes = nested ? kNestedCodeBytes : 0;
   for (const ParameterInfo& parameter : model_parameters(config)) {
     const auto rows = static_cast<uint64_t>(parameter.shape[0]);
     if (parameter.shape.size() == 1) {
