@@ -16,6 +16,7 @@ const allowed = {
   model: ['ops', 'backend', 'io', 'core'],
   train: ['model', 'ops', 'backend', 'io', 'core'],
   node: ['', ...engineLayers],
+  c_abi: ['', ...engineLayers],
   '': ['', ...engineLayers],
   cuda: ['ops', 'backend', 'core'],
 };

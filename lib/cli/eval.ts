@@ -25,7 +25,6 @@ const shape = {
   maxLength: trainingShape.maxLength,
   perDeviceEvalBatchSize: trainingShape.perDeviceEvalBatchSize,
   maxBadRows: trainingShape.maxBadRows,
-  chatTemplate: trainingShape.chatTemplate,
   device: commandShape.device,
   threads: commandShape.threads,
   isa: commandShape.isa,
@@ -61,7 +60,6 @@ export function addEval(program: Command): void {
         maxLength: options.maxLength,
         batchSize: options.perDeviceEvalBatchSize,
         maxBadRows: options.maxBadRows,
-        chatTemplate: options.chatTemplate,
         signal,
       });
       if (json) process.stdout.write(JSON.stringify(result) + '\n');
