@@ -22,6 +22,8 @@ const optionsSchema = z.strictObject({
   maxLength: z.number().int().positive().default(1024),
   batchSize: z.number().int().positive().default(8),
   maxBadRows: z.number().int().nonnegative().default(0),
+  /** File of a chat template instead of the model's. */
+  chatTemplate: z.string().optional(),
   cacheDir: z.string().default('.lowrank-cache'),
 });
 

@@ -10,6 +10,7 @@ import { linkAbort, throwIfAborted } from './native/abort.js';
 import type { NativeGenerator } from './native/addon.js';
 import { call } from './native/call.js';
 import { TextStream } from './text_stream.js';
+import type { Tokenizer } from './tokenizer.js';
 import { parseOptions } from './validate.js';
 
 /** A text, a conversation, or token ids. */
@@ -89,7 +90,11 @@ export class Generation implements AsyncIterable<string> {
     );
     try {
       await call(() => generator.prefill(ids, abort.flag));
-      const stopTokens = new Set([...tokenizer.stopTokenIds, ...this.model.info.eosTokenIds]);
+      const stopTokens = new Set([
+        ...tokenizer.stopTokenIds,
+        ...this.model.info.eosTokenIds,
+        ...(await this.turnEnds(tokenizer)),
+      ]);
       const text = new TextStream(tokenizer);
       const stops = new StopStrings([this.sampling.stop].flat());
       const end = (finishReason: FinishReason, newTokens: number): void => {
@@ -118,6 +123,14 @@ export class Generation implements AsyncIterable<string> {
   private next(generator: NativeGenerator): Promise<number> {
     const { temperature, topK, topP, seed } = this.sampling;
     return call(() => generator.next({ temperature, topK, topP, seed }));
+  }
+
+  // In a chat also what the template writes behind an answer; some folders don't name it as a stop token.
+  private async turnEnds(tokenizer: Tokenizer): Promise<number[]> {
+    if (!Array.isArray(this.prompt)) return [];
+    const template = await this.model.chatTemplate();
+    const ids = template?.turnEnds().map((token) => tokenizer.tokenToId(token)) ?? [];
+    return ids.filter((id) => id !== undefined);
   }
 
   private async promptIds(): Promise<Int32Array> {

@@ -167,6 +167,9 @@ export class Trainer {
       maxLength: options.maxLength,
       split: split ? parseSplitRatio(options.splitRatio) : [1, 0, 0],
       maxBadRows: options.maxBadRows,
+      truncation: options.truncation,
+      chatTemplate: options.chatTemplate,
+      allowNoStopToken: options.allowNoStopToken,
       cacheDir: options.cacheDir ?? join(this.input.outputDir, 'cache'),
       signal: this.input.signal,
     });

@@ -25,6 +25,7 @@ const shape = {
   maxLength: trainingShape.maxLength,
   perDeviceEvalBatchSize: trainingShape.perDeviceEvalBatchSize,
   maxBadRows: trainingShape.maxBadRows,
+  chatTemplate: trainingShape.chatTemplate,
   device: commandShape.device,
   threads: commandShape.threads,
   isa: commandShape.isa,
@@ -60,6 +61,7 @@ export function addEval(program: Command): void {
         maxLength: options.maxLength,
         batchSize: options.perDeviceEvalBatchSize,
         maxBadRows: options.maxBadRows,
+        chatTemplate: options.chatTemplate,
         signal,
       });
       if (json) process.stdout.write(JSON.stringify(result) + '\n');

@@ -1,6 +1,5 @@
 // `lowrank inspect data`: text, tokens and mask of the first examples, and what the data set holds.
 import path from 'node:path';
-import { ChatTemplate } from '../chat_template.js';
 import { loadDataset, prepareDataset } from '../data/index.js';
 import { showExample, showReport } from '../data/inspect.js';
 import type { PrepareOptions } from '../data/options.js';
@@ -35,14 +34,10 @@ export async function inspectData(options: InspectDataOptions, io: InspectIo): P
   const { model, rows = 3 } = options;
   const dataset = await loadDataset(options.data);
   const tokenizer = model === undefined ? undefined : await loadTokenizer(model);
-  const template =
-    options.chatTemplate !== undefined && tokenizer
-      ? await ChatTemplate.fromFile(options.chatTemplate, tokenizer)
-      : undefined;
   const data = await prepareDataset(dataset, {
     model,
     tokenizer,
-    template,
+    chatTemplate: options.chatTemplate,
     maxLength: options.maxLength,
     truncation: options.truncation,
     split: options.split,

@@ -12,6 +12,8 @@ const prepareSchema = z.strictObject({
   /** Instead of the folder's. */
   tokenizer: z.custom<Tokenizer>((value) => typeof value === 'object').optional(),
   template: z.custom<ChatTemplate>((value) => typeof value === 'object').optional(),
+  /** A file with the chat template to use instead of the folder's. */
+  chatTemplate: z.string().optional(),
   /** Tokens that end an answer; default: what tokenizer and model folder name. */
   stopTokenIds: z.array(z.int().min(0)).optional(),
   /** Ids from here on are refused; default: `vocab_size` of the model's config.json. */

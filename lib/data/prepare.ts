@@ -157,7 +157,7 @@ async function refuseUntrainable(
       '',
       report.splitBy === 'files'
         ? 'Put rows into the file named train.'
-        : 'There are too few rows to divide: use all for training (--split 1,0,0), or add rows.',
+        : 'There are too few rows to divide: use all for training (--split-ratio 100/0/0), or add rows.',
     );
   }
   if (options.allowNoStopToken || tools.stopTokenIds.length === 0) return;
@@ -170,7 +170,7 @@ async function refuseUntrainable(
     await show(first, `${first.file}:${first.line}`),
     report.truncated > 0
       ? 'All answers are cut off; raise maxLength (--max-length).'
-      : 'The template should write a stop token behind each answer; allowNoStopToken starts all the same.',
+      : 'The template should write a stop token behind each answer; --allow-no-stop-token starts all the same.',
   );
 }
 

@@ -27,6 +27,9 @@ export async function loadModelTools(options: CheckedPrepareOptions): Promise<Mo
       tokenizerError = error;
     }
   }
+  if (!template && tokenizer && options.chatTemplate !== undefined) {
+    template = await ChatTemplate.fromFile(options.chatTemplate, tokenizer);
+  }
   if (!template && tokenizer && model !== undefined)
     template = await ChatTemplate.load(model, tokenizer);
   const size = config['vocab_size'];

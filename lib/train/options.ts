@@ -94,6 +94,12 @@ export const trainingShape = {
     .nonnegative()
     .default(0)
     .describe('bad rows that are skipped instead of stopping the run'),
+  truncation: z
+    .enum(['truncate', 'drop', 'split'])
+    .default('truncate')
+    .describe('longer examples: cut off, leave out, or (plain text) go on in another example'),
+  chatTemplate: z.string().optional().describe("file of a chat template instead of the model's"),
+  allowNoStopToken: z.boolean().default(false).describe('start although no stop token is trained'),
   cacheDir: z
     .string()
     .optional()

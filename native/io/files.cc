@@ -59,6 +59,11 @@ bool folder_exists(const std::string& path) {
   return fs::is_directory(path, code);
 }
 
+bool same_folder(const std::string& a, const std::string& b) {
+  std::error_code code;
+  return fs::equivalent(a, b, code);
+}
+
 std::string read_text_file(const std::string& path, size_t max_bytes) {
   const os::MappedFile file(path);
   if (file.size() > max_bytes)

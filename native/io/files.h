@@ -11,6 +11,8 @@ std::string join_path(const std::string& folder, const std::string& name);
 
 bool file_exists(const std::string& path);
 bool folder_exists(const std::string& path);
+// Whether both exist and are the same folder.
+bool same_folder(const std::string& a, const std::string& b);
 
 // Throws Error{kIo}. `max_bytes` guards against a file that can't be what the caller expects
 // (Error{kInvalidFile}).

@@ -8,7 +8,7 @@ import golden from '../golden/schedules.json' with { type: 'json' };
 
 describe('schedules follow transformers', () => {
   for (const [name, { options, rates }] of Object.entries(golden.cases)) {
-    test(name, () => {
+    test(`${name}`, () => {
       const rate = createSchedule(options as Parameters<typeof createSchedule>[0]);
       rates.forEach((expected, i) => expect(rate(i + 1)).toBeCloseTo(expected, 10));
     });

@@ -6,7 +6,7 @@ struct BackwardScratch {
   float* q;             // [kBackwardRows][stride], times scale
   float* d_out;         // [kBackwardRows][stride]
   float* d_q;           // [kBackwardRows][stride]
-  float* q_transposed;  // [head_dim][kWidth], times scale
+  float* q_transposed;  // [tile_rows][kWidth], times scale
   float* d_out_transposed;
   float* k;  // [kKeyTile][stride]
   float* v;
@@ -29,8 +29,8 @@ inline BackwardScratch backward_scratch(float* memory, int64_t head_dim) {
   s.q = take(kBackwardRows * stride);
   s.d_out = take(kBackwardRows * stride);
   s.d_q = take(kBackwardRows * stride);
-  s.q_transposed = take(head_dim * kWidth);
-  s.d_out_transposed = take(head_dim * kWidth);
+  s.q_transposed = take(tile_rows(head_dim) * kWidth);
+  s.d_out_transposed = take(tile_rows(head_dim) * kWidth);
   s.k = take(kKeyTile * stride);
   s.v = take(kKeyTile * stride);
   s.p = take(kKeyTile * kWidth);
@@ -129,10 +129,10 @@ void load_query_block(const AttentionBackward& op, const Document& document, int
     for (int64_t i = 0; i < dim; i += kLanes) delta = fma(load(d_out + i), load(out + i), delta);
     s.delta[lane] = reduce_add(delta);
     s.lse[lane] = forward.lse[head * forward.q.rows + row];
-    pack_column(q, dim, s.q_transposed, lane);
-    pack_column(d_out, dim, s.d_out_transposed, lane);
     for (int64_t i = 0; i < stride; ++i) out[i] = 0;
   }
+  transpose_rows(s.q, stride, kWidth, dim, s.q_transposed);
+  transpose_rows(s.d_out, stride, kWidth, dim, s.d_out_transposed);
 }
 
 template <typename X>

@@ -4,7 +4,7 @@
 constexpr int64_t kMaxLanes = 128;  // query rows of a task, over its heads
 
 struct ForwardScratch {
-  float* q;       // [lanes / kWidth][head_dim][kWidth], times scale
+  float* q;       // [lanes / kWidth][tile_rows][kWidth], times scale
   float* out;     // [lanes][stride]
   float* k;       // [kKeyTile][stride]
   float* v;       // [kKeyTile][stride]
@@ -24,7 +24,7 @@ inline ForwardScratch forward_scratch(float* memory, int64_t head_dim) {
     memory += (count + 15) / 16 * 16;
     return part;
   };
-  s.q = take(head_dim * kMaxLanes);
+  s.q = take(tile_rows(head_dim) * kMaxLanes);
   s.out = take(kMaxLanes * stride);
   s.k = take(kKeyTile * stride);
   s.v = take(kKeyTile * stride);
@@ -99,8 +99,8 @@ inline void forward_tile(const ForwardScratch& s, int64_t chunk, int64_t lanes, 
   if (seen.low >= seen.high) return;
   for (int64_t j = seen.low; j < seen.high; j += kStripRows)
     multiply_strip<false>(smaller(kStripRows, seen.high - j), {s.k + j * stride, stride, 1},
-                          s.q + chunk * head_dim * kWidth, kWidth, s.scores + j * kWidth, kWidth,
-                          lanes, head_dim);
+                          s.q + chunk * tile_rows(head_dim) * kWidth, kWidth, s.scores + j * kWidth,
+                          kWidth, lanes, head_dim);
   for (int64_t lane = 0; lane < lanes; lane += kLanes) {
     const int64_t at = first + lane;
     bool edge = false;
@@ -132,15 +132,16 @@ void forward_block(const AttentionForward& op, const QueryBlock& block, int64_t 
 
   for (int64_t lane = 0; lane < lanes; ++lane) {
     const int64_t head = head_begin + lane / lanes_per_head, row = lane % lanes_per_head;
-    float* packed = s.out + lane * stride;
     // Lanes beyond the block repeat its last row; nothing is made of them.
-    const int64_t query = block.begin + smaller(row, rows - 1);
-    pack_row(row_of<const X>(op.q, document.q_begin + query, head * dim), dim, op.scale, packed);
-    pack_column(packed, dim, s.q + lane / kWidth * dim * kWidth, lane % kWidth);
-    for (int64_t i = 0; i < stride; ++i) packed[i] = 0;
+    const int64_t query = document.q_begin + block.begin + smaller(row, rows - 1);
+    pack_row(row_of<const X>(op.q, query, head * dim), dim, op.scale, s.out + lane * stride);
     s.max[lane] = kMasked;
     s.sum[lane] = 0;
   }
+  for (int64_t lane = 0; lane < lanes; lane += kWidth)
+    transpose_rows(s.out + lane * stride, stride, smaller(kWidth, lanes - lane), dim,
+                   s.q + lane * tile_rows(dim));
+  for (int64_t i = 0; i < lanes * stride; ++i) s.out[i] = 0;
 
   const int64_t key_begin = document.visible(block.begin).low / kKeyTile * kKeyTile;
   const int64_t key_end = document.visible(block.begin + rows - 1).high;

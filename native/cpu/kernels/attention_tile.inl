@@ -101,9 +101,42 @@ void pack_rows(const X* from, int64_t from_stride, int64_t rows, int64_t head_di
     pack_row(from + r * from_stride, head_dim, scale, to + r * to_stride);
 }
 
-// Column `lane` of a transposed tile [head_dim][kWidth].
-inline void pack_column(const float* row, int64_t head_dim, float* tile, int64_t lane) {
-  for (int64_t i = 0; i < head_dim; ++i) tile[i * kWidth + lane] = row[i];
+// Rows of a transposed tile [tile_rows][kWidth], filled up to whole vectors.
+inline int64_t tile_rows(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// One step of transposing kLanes rows: blocks of kStep x kStep change places across the diagonal.
+template <int kStep, int... kLane>
+LOWRANK_INLINE void exchange(F32 (&rows)[kLanes], LaneList<kLane...>) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & kStep) continue;
+    const F32 a = rows[i], b = rows[i + kStep];
+    rows[i] = __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane)...);
+    rows[i + kStep] =
+        __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane : kLane + kStep)...);
+  }
+}
+
+// tile[i][lane] = rows[lane][i] for `lanes` lanes, a multiple of kLanes.
+inline void transpose_rows(const float* rows, int64_t stride, int64_t lanes, int64_t head_dim,
+                           float* tile) {
+  for (int64_t lane = 0; lane < lanes; lane += kLanes) {
+    for (int64_t i = 0; i < head_dim; i += kLanes) {
+      F32 block[kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) block[r] = load(rows + (lane + r) * stride + i);
+      exchange<1>(block, AllLanes{});
+      exchange<2>(block, AllLanes{});
+#if LOWRANK_VECTOR_BYTES >= 32
+      exchange<4>(block, AllLanes{});
+#endif
+#if LOWRANK_VECTOR_BYTES == 64
+      exchange<8>(block, AllLanes{});
+#endif
+#pragma GCC unroll 16
+      for (int r = 0; r < kLanes; ++r) store(tile + (i + r) * kWidth + lane, block[r]);
+    }
+  }
 }
 
 template <typename X>

@@ -37,7 +37,7 @@ struct Register {
 #define CHECK_EQ(actual, expected)                                                   \
   do {                                                                               \
     const auto actual_value = (actual);                                              \
-    const auto expected_value = (expected);                                         \
+    const auto expected_value = (expected);                                          \
     if (!(actual_value == expected_value)) {                                         \
       std::ostringstream text;                                                       \
       text << #actual " is " << actual_value << ", expected " << expected_value;     \
@@ -47,11 +47,11 @@ struct Register {
 
 #define CHECK_NEAR(actual, expected, tolerance)                                               \
   do {                                                                                        \
-    const double actual_value = (actual), expected_value = (expected), bound = (tolerance);   \
-    if (!(std::abs(actual_value - expected_value) <= bound)) {                                \
+    const double actual_value = (actual), expected_value = (expected), tolerance_value = (tolerance); \
+    if (!(std::abs(actual_value - expected_value) <= tolerance_value)) {                      \
       std::ostringstream text;                                                                \
       text.precision(9);                                                                      \
-      text << #actual " is " << actual_value << ", expected " << expected_value << " within " << bound; \
+      text << #actual " is " << actual_value << ", expected " << expected_value << " within " << tolerance_value; \
       ::lowrank::test::report_failure(__FILE__, __LINE__, text.str());                        \
     }                                                                                         \
   } while (0)
