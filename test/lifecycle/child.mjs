@@ -63,20 +63,25 @@ const cases = {
 
   // Nothing is disposed; V8 collects the objects and the engine's threads end.
   async collected() {
-    for (let i = 0; i < 50; i++) await open();
     const threads = () => readdirSync('/proc/self/task').length;
-    const before = threads();
-    for (let i = 0; i < 20 && threads() > before - 40; i++) {
+    await open();
+    const first = threads();
+    let most = 0;
+    for (let i = 0; i < 50; i++) {
+      await open();
+      most = Math.max(most, threads());
+    }
+    for (let i = 0; i < 50 && threads() > first; i++) {
       global.gc();
       await sleep(20);
     }
-    report({ before, after: threads() });
+    report({ first, most, last: threads() });
   },
 
   async disposal() {
-    const { model, session } = await open();
+    const { model, adapter, session } = await open();
     const running = step(session, 1);
-    const late = model.createSession(null, sessionOptions).then(
+    const late = model.createSession(adapter, sessionOptions).then(
       () => 'created',
       (error) => error.code,
     );
