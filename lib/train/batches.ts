@@ -46,7 +46,17 @@ export function preparedSource(
     maxBatchTokens: bounds.maxTokens,
     maxBatchLabels: bounds.maxLabels,
     fingerprint: data.report.fingerprint,
-    epoch: (epoch) => data.plan(split, { ...batchOptions, epoch }),
+    async epoch(epoch) {
+      const plan = await data.plan(split, { ...batchOptions, epoch });
+      return {
+        length: plan.length,
+        async batch(index) {
+          // The addon refuses keys that it doesn't know.
+          const { inputIds, labels, weights, documentOffsets } = await plan.batch(index);
+          return { inputIds, labels, weights, documentOffsets };
+        },
+      };
+    },
   };
 }
 
