@@ -47,12 +47,12 @@ struct Weight {
   Storage storage = Storage::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
-  const float* absmax = nullptr;            // NF4 without double quantization
-  const uint8_t* absmax_codes = nullptr;    // NF4 with double quantization
+  const float* absmax = nullptr;          // NF4 without double quantization
+  const uint8_t* absmax_codes = nullptr;  // NF4 with double quantization
   const float* nested_absmax = nullptr;
-  const float* nested_code = nullptr;       // 256 entries
+  const float* nested_code = nullptr;  // 256 entries
   float nested_offset = 0;
-  const float* row_scale = nullptr;         // int8: value = code * row_scale[row]
+  const float* row_scale = nullptr;  // int8: value = code * row_scale[row]
 };
 
 // One adapter on rows [row_begin, row_end) of a linear op's input:
@@ -75,8 +75,8 @@ struct LoraSegment {
 
 // y = x W^T + bias + residual + sum over segments. x [T, in], y [T, out] (y may be f32 while x is
 // bf16). residual [T, out] of y's type may be null and may be y itself. Segments ascend and don't
-// overlap. xa [T, >= max rank] of x's type receives scale-free dropout(x) A^T for the backward pass;
-// required when there are segments.
+// overlap. xa [T, >= max rank] of x's type receives scale-free dropout(x) A^T for the backward
+// pass; required when there are segments.
 struct LinearForward {
   Matrix x;
   Matrix y;
@@ -170,8 +170,8 @@ struct GatedActivationBackward {
 // document. With Lq query and Lk >= Lq key rows, query i sees keys j with
 //   j <= i + (Lk - Lq), and j > i + (Lk - Lq) - window when window > 0.
 // Training passes the same offsets twice; generation passes a longer key side (the cache).
-// q, out [Tq, heads * head_dim]; k, v [Tk, kv_heads * head_dim]; lse [heads, Tq] f32, the log of the
-// sum of exp(scale * q.k), may be null.
+// q, out [Tq, heads * head_dim]; k, v [Tk, kv_heads * head_dim]; lse [heads, Tq] f32, the log of
+// the sum of exp(scale * q.k), may be null.
 struct AttentionForward {
   Matrix q;
   Matrix k;
@@ -214,7 +214,8 @@ struct EmbeddingBackward {
   float* d_weight = nullptr;
 };
 
-// The fused language-model head and cross-entropy: logits = x W^T (+ bias) exist only chunk by chunk.
+// The fused language-model head and cross-entropy: logits = x W^T (+ bias) exist only chunk by
+// chunk.
 //   logprob[i] = log softmax(logits of row rows[i])[targets[i]]
 //   d_x[rows[i]] = -weights[i] * d logprob[i] / d x      (every other row of d_x becomes zero)
 // so with weights = w / sum(w) the implied loss is -sum(weights * logprob). d_x.data null: forward
@@ -246,10 +247,10 @@ struct HeadLoss {
 struct AdamWTensor {
   float* parameter = nullptr;
   float* gradient = nullptr;
-  float* m = nullptr;               // f32 states
+  float* m = nullptr;  // f32 states
   float* v = nullptr;
-  uint8_t* m_codes = nullptr;       // 8-bit states: one code per value and one f32 absmax per 256
-  uint8_t* v_codes = nullptr;       // values, bitsandbytes' dynamic maps (signed for m, unsigned v)
+  uint8_t* m_codes = nullptr;  // 8-bit states: one code per value and one f32 absmax per 256
+  uint8_t* v_codes = nullptr;  // values, bitsandbytes' dynamic maps (signed for m, unsigned v)
   float* m_absmax = nullptr;
   float* v_absmax = nullptr;
   int64_t count = 0;
@@ -270,8 +271,8 @@ struct AdamW {
 
 inline constexpr int64_t kOptimizerBlock = 256;
 
-// *result (host memory) = sum of squares over all tensors, in f64, in a fixed order; NaN or infinite
-// when any gradient is.
+// *result (host memory) = sum of squares over all tensors, in f64, in a fixed order; NaN or
+// infinite when any gradient is.
 struct SquaredNorm {
   const float* const* tensors = nullptr;
   const int64_t* counts = nullptr;
@@ -288,8 +289,8 @@ struct Cast {
   int64_t count = 0;
 };
 
-// NF4 exactly as bitsandbytes computes it: absmax in f32 per block of 64 of the flattened tensor, the
-// nearest code by its decision thresholds. absmax [ceil(count / 64)] f32.
+// NF4 exactly as bitsandbytes computes it: absmax in f32 per block of 64 of the flattened tensor,
+// the nearest code by its decision thresholds. absmax [ceil(count / 64)] f32.
 struct QuantizeNf4 {
   const void* from = nullptr;
   DType from_dtype = DType::kF32;
@@ -342,9 +343,9 @@ struct HeadLossShape {
 // ---- The table ----------------------------------------------------------------------------------
 
 struct DeviceOptions {
-  int32_t threads = 0;         // CPU: 0 = one per physical core
-  const char* isa = nullptr;   // CPU: null = best; "reference", "avx2", "avx512", "amx", "neon"
-  int32_t ordinal = 0;         // CUDA: which device
+  int32_t threads = 0;        // CPU: 0 = one per physical core
+  const char* isa = nullptr;  // CPU: null = best; "reference", "avx2", "avx512", "amx", "neon"
+  int32_t ordinal = 0;        // CUDA: which device
 };
 
 struct DeviceInfo {

@@ -31,8 +31,8 @@ DeviceInfo Device::info() const {
 
 void Device::check(int status, const char* op) const {
   if (status == 0) return;
-  throw Error(ErrorCode::kBackend,
-              std::string("[") + op + "] " + backend_->last_error(handle_), backend_->name);
+  throw Error(ErrorCode::kBackend, std::string("[") + op + "] " + backend_->last_error(handle_),
+              backend_->name);
 }
 
 Buffer::Buffer(std::shared_ptr<Device> device, size_t bytes)
@@ -53,14 +53,14 @@ void Buffer::reset() noexcept {
 
 void Buffer::upload(const void* from, size_t bytes, size_t offset) {
   if (bytes == 0) return;
-  device_->check(
-      device_->backend().upload(device_->handle(), as<char>() + offset, from, bytes), "upload");
+  device_->check(device_->backend().upload(device_->handle(), as<char>() + offset, from, bytes),
+                 "upload");
 }
 
 void Buffer::download(void* to, size_t bytes, size_t offset) const {
   if (bytes == 0) return;
-  device_->check(
-      device_->backend().download(device_->handle(), to, as<char>() + offset, bytes), "download");
+  device_->check(device_->backend().download(device_->handle(), to, as<char>() + offset, bytes),
+                 "download");
 }
 
 void Buffer::zero() {

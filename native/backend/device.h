@@ -25,7 +25,8 @@ class Device {
   void* handle() const { return handle_; }
   DeviceInfo info() const;
 
-  // Throws Error{kBackend} with the device's message when `status` isn't 0. `op` begins the message.
+  // Throws Error{kBackend} with the device's message when `status` isn't 0. `op` begins the
+  // message.
   void check(int status, const char* op) const;
 
  private:

@@ -19,7 +19,8 @@ struct Plugin {
 // may be running on any thread.
 Plugin load_plugin(const std::string& name) {
   std::string path = "liblowrank_" + name + ".so";
-  if (const char* folder = std::getenv("LOWRANK_PLUGIN_PATH")) path = std::string(folder) + "/" + path;
+  if (const char* folder = std::getenv("LOWRANK_PLUGIN_PATH"))
+    path = std::string(folder) + "/" + path;
   Plugin plugin;
   std::string error;
   void* library = os::open_library(path, &error);

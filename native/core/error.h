@@ -10,16 +10,16 @@ namespace lowrank {
 // Stable names: they reach users as `error.code` ("ERR_LOWRANK_" + name) and must match
 // lib/errors.ts.
 enum class ErrorCode {
-  kInvalidArgument,     // a caller's value is wrong
-  kInvalidFile,         // a file is malformed, truncated or has the wrong shape
-  kIo,                  // the operating system refused
-  kUnsupported,         // valid, but not something this engine can do
-  kOutOfMemory,         // the plan or an allocation doesn't fit
-  kBackend,             // a device failed
-  kNotFinite,           // the loss or a gradient became NaN or infinite
-  kAborted,             // the caller's signal
-  kDisposed,            // the object was disposed
-  kInternal,            // a bug
+  kInvalidArgument,  // a caller's value is wrong
+  kInvalidFile,      // a file is malformed, truncated or has the wrong shape
+  kIo,               // the operating system refused
+  kUnsupported,      // valid, but not something this engine can do
+  kOutOfMemory,      // the plan or an allocation doesn't fit
+  kBackend,          // a device failed
+  kNotFinite,        // the loss or a gradient became NaN or infinite
+  kAborted,          // the caller's signal
+  kDisposed,         // the object was disposed
+  kInternal,         // a bug
 };
 
 const char* error_code_name(ErrorCode code);

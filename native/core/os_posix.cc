@@ -118,8 +118,7 @@ void MappedFile::drop_pages(size_t offset, size_t bytes) const {
 
 void* allocate_pages(size_t bytes) {
   if (bytes == 0) bytes = 1;
-  void* memory =
-      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED)
     throw Error(ErrorCode::kOutOfMemory,
                 "cannot allocate " + std::to_string(bytes) + " bytes: " + std::strerror(errno), {},

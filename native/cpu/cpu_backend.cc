@@ -48,8 +48,7 @@ int guarded(const Body& body) {
 }
 
 int open_device(const DeviceOptions* options, void** device, char* error, size_t error_bytes) {
-  const int status =
-      guarded([&] { *device = new CpuDevice(options->threads, options->isa); });
+  const int status = guarded([&] { *device = new CpuDevice(options->threads, options->isa); });
   if (status != 0 && error_bytes > 0) std::snprintf(error, error_bytes, "%s", message);
   return status;
 }

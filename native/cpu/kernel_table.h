@@ -2,9 +2,9 @@
 // overridden by the fast kernels of the chosen instruction set (isa.h).
 //
 // A kernel returns nothing and must not fail for checked arguments; where it can't run (a storage
-// type it doesn't know) it calls the same row of `device.reference`. It never allocates: memory comes from the op's
-// workspace or from the device's scratch (cpu_device.h). Code that is compiled with wide instruction
-// flags follows the rules in cpu/isa/README.md.
+// type it doesn't know) it calls the same row of `device.reference`. It never allocates: memory
+// comes from the op's workspace or from the device's scratch (cpu_device.h). Code that is compiled
+// with wide instruction flags follows the rules in cpu/isa/README.md.
 #pragma once
 
 #include <cstddef>

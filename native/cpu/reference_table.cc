@@ -53,10 +53,9 @@ void linear_backward(CpuDevice&, const LinearBackward& op) {
   const auto segments = segments_of(op.segments, op.segment_count);
   ref::with_activation(op.d_y.dtype, [&](auto tag) {
     using X = typename decltype(tag)::Type;
-    ref::linear_backward<double, X, float>(view<X>(op.x), view<X>(op.d_y), view<X>(op.d_x),
-                                           op.accumulate_d_x, op.weight.cols,
-                                           weight_reader(op.weight), op.d_weight, op.d_bias,
-                                           segments, view<X>(op.xa));
+    ref::linear_backward<double, X, float>(
+        view<X>(op.x), view<X>(op.d_y), view<X>(op.d_x), op.accumulate_d_x, op.weight.cols,
+        weight_reader(op.weight), op.d_weight, op.d_bias, segments, view<X>(op.xa));
   });
 }
 
@@ -101,8 +100,8 @@ void gated_activation_backward(CpuDevice&, const GatedActivationBackward& op) {
 }
 
 ref::AttentionLayout layout_of(const AttentionForward& op) {
-  return {op.q_offsets, op.k_offsets, op.documents, op.heads, op.kv_heads,
-          op.head_dim,  op.window,    static_cast<double>(op.scale)};
+  return {op.q_offsets, op.k_offsets, op.documents, op.heads,
+          op.kv_heads,  op.head_dim,  op.window,    static_cast<double>(op.scale)};
 }
 
 void attention_forward(CpuDevice&, const AttentionForward& op) {
@@ -117,10 +116,10 @@ void attention_backward(CpuDevice&, const AttentionBackward& op) {
   const AttentionForward& forward = op.forward;
   ref::with_activation(forward.q.dtype, [&](auto tag) {
     using X = typename decltype(tag)::Type;
-    ref::attention_backward<double, X, float>(
-        layout_of(forward), view<X>(forward.q), view<X>(forward.k), view<X>(forward.v),
-        view<X>(forward.out), forward.lse, view<X>(op.d_out), view<X>(op.d_q), view<X>(op.d_k),
-        view<X>(op.d_v));
+    ref::attention_backward<double, X, float>(layout_of(forward), view<X>(forward.q),
+                                              view<X>(forward.k), view<X>(forward.v),
+                                              view<X>(forward.out), forward.lse, view<X>(op.d_out),
+                                              view<X>(op.d_q), view<X>(op.d_k), view<X>(op.d_v));
   });
 }
 
@@ -142,9 +141,8 @@ void head_loss(CpuDevice&, const HeadLoss& op) {
   ref::with_activation(op.x.dtype, [&](auto tag) {
     using X = typename decltype(tag)::Type;
     ref::head_loss<double, X, float>(view<X>(op.x), view<X>(op.d_x), op.rows, op.targets,
-                                     op.weights, op.count, weight_reader(op.weight),
-                                     op.weight.rows, op.bias,
-                                     {op.d_weight, op.d_bias, op.logprob, op.correct});
+                                     op.weights, op.count, weight_reader(op.weight), op.weight.rows,
+                                     op.bias, {op.d_weight, op.d_bias, op.logprob, op.correct});
   });
 }
 

@@ -45,8 +45,7 @@ void check_forward(const char* name, const Device& device, const AttentionForwar
   shape.head_dim = op.head_dim;
   shape.backward = backward;
   shape.activation = dtype;
-  check_workspace(name, op.workspace, op.workspace_bytes,
-                  attention_workspace_bytes(device, shape));
+  check_workspace(name, op.workspace, op.workspace_bytes, attention_workspace_bytes(device, shape));
 }
 
 }  // namespace

@@ -57,8 +57,8 @@ void check_matrix(const char* op, const char* name, const Matrix& matrix, int64_
   if (matrix.dtype != DType::kF32 && matrix.dtype != DType::kBF16)
     fail(op, std::string(name) + " is " + dtype_name(matrix.dtype) + ", expected f32 or bf16");
   if (rows > 1 && matrix.stride < cols)
-    fail(op, std::string(name) + " has stride " + std::to_string(matrix.stride) +
-                 " with " + std::to_string(cols) + " columns");
+    fail(op, std::string(name) + " has stride " + std::to_string(matrix.stride) + " with " +
+                 std::to_string(cols) + " columns");
   check_pointer(op, name, matrix.data, rows * cols);
 }
 
@@ -66,8 +66,8 @@ void check_matrix(const char* op, const char* name, const Matrix& matrix, int64_
                   int64_t cols, DType dtype) {
   check_matrix(op, name, matrix, rows, cols);
   if (matrix.dtype != dtype)
-    fail(op, std::string(name) + " is " + dtype_name(matrix.dtype) + ", expected " +
-                 dtype_name(dtype));
+    fail(op,
+         std::string(name) + " is " + dtype_name(matrix.dtype) + ", expected " + dtype_name(dtype));
 }
 
 void check_weight(const char* op, const char* name, const Weight& weight, int64_t rows,
@@ -99,8 +99,8 @@ void check_disjoint(const char* op, const char* name_a, const Matrix& a, const c
   if (overlap(a, b)) fail(op, std::string(name_a) + " overlaps " + name_b);
 }
 
-void check_disjoint_or_same(const char* op, const char* name_a, const Matrix& a,
-                            const char* name_b, const Matrix& b) {
+void check_disjoint_or_same(const char* op, const char* name_a, const Matrix& a, const char* name_b,
+                            const Matrix& b) {
   if (!same_matrix(a, b)) check_disjoint(op, name_a, a, name_b, b);
 }
 

@@ -1,5 +1,5 @@
-// Argument checks shared by the op wrappers. Each throws Error{kInvalidArgument} with a message that
-// begins with "[op]"; none allocates when the arguments are right.
+// Argument checks shared by the op wrappers. Each throws Error{kInvalidArgument} with a message
+// that begins with "[op]"; none allocates when the arguments are right.
 #pragma once
 
 #include <string>
@@ -35,8 +35,8 @@ void check_disjoint(const char* op, const char* name_a, const Matrix& a, const c
                     const Matrix& b);
 
 // As check_disjoint, but `a` and `b` may be the very same matrix.
-void check_disjoint_or_same(const char* op, const char* name_a, const Matrix& a,
-                            const char* name_b, const Matrix& b);
+void check_disjoint_or_same(const char* op, const char* name_a, const Matrix& a, const char* name_b,
+                            const Matrix& b);
 
 // Workspace that is large enough and 64-byte aligned.
 void check_workspace(const char* op, const void* workspace, size_t bytes, size_t needed);

@@ -32,8 +32,7 @@ void head_loss(const Device& device, const HeadLoss& op) {
   shape.backward = backward;
   shape.activation = op.x.dtype;
   shape.storage = op.weight.storage;
-  check_workspace(name, op.workspace, op.workspace_bytes,
-                  head_loss_workspace_bytes(device, shape));
+  check_workspace(name, op.workspace, op.workspace_bytes, head_loss_workspace_bytes(device, shape));
   device.check(device.backend().head_loss(device.handle(), &op), name);
 }
 

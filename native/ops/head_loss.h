@@ -1,5 +1,5 @@
-// The fused language-model head and cross-entropy; see backend.h. Throws Error{kInvalidArgument} for
-// arguments that break the contract.
+// The fused language-model head and cross-entropy; see backend.h. Throws Error{kInvalidArgument}
+// for arguments that break the contract.
 #pragma once
 
 #include "backend/device.h"

@@ -56,8 +56,7 @@ void linear_forward(const Device& device, const LinearForward& op) {
   const int64_t tokens = op.x.rows, in = op.weight.cols, out = op.weight.rows;
   check_matrix(name, "x", op.x, tokens, in);
   check_matrix(name, "y", op.y, tokens, out);
-  require(op.y.dtype == op.x.dtype || op.y.dtype == DType::kF32, name,
-          "y is bf16 while x is f32");
+  require(op.y.dtype == op.x.dtype || op.y.dtype == DType::kF32, name, "y is bf16 while x is f32");
   check_weight(name, "weight", op.weight, out, in);
   check_disjoint(name, "y", op.y, "x", op.x);
   if (op.residual) {
@@ -69,8 +68,7 @@ void linear_forward(const Device& device, const LinearForward& op) {
     check_disjoint(name, "xa", op.xa, "x", op.x);
     check_disjoint(name, "xa", op.xa, "y", op.y);
   }
-  const LinearShape shape =
-      shape_of(tokens, op.weight, op.segments, op.segment_count, op.x.dtype);
+  const LinearShape shape = shape_of(tokens, op.weight, op.segments, op.segment_count, op.x.dtype);
   check_workspace(name, op.workspace, op.workspace_bytes, linear_workspace_bytes(device, shape));
   device.check(device.backend().linear_forward(device.handle(), &op), name);
 }

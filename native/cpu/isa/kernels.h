@@ -11,13 +11,13 @@ void register_elementwise(KernelTable& table);
 void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_quantization(KernelTable& table);
-}
+}  // namespace avx2
 namespace avx512 {
 void register_elementwise(KernelTable& table);
 void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_quantization(KernelTable& table);
-}
+}  // namespace avx512
 namespace amx {
 void register_gemm(KernelTable& table);
 }
@@ -26,6 +26,6 @@ void register_elementwise(KernelTable& table);
 void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_quantization(KernelTable& table);
-}
+}  // namespace neon
 
 }  // namespace lowrank::cpu

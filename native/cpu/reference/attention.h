@@ -72,9 +72,8 @@ void attention_forward(const AttentionLayout& layout, View<X> q, View<X> k, View
 }
 
 template <typename S, typename X, typename P>
-void attention_backward(const AttentionLayout& layout, View<X> q, View<X> k, View<X> v,
-                        View<X> out, const P* lse, View<X> d_out, View<X> d_q, View<X> d_k,
-                        View<X> d_v) {
+void attention_backward(const AttentionLayout& layout, View<X> q, View<X> k, View<X> v, View<X> out,
+                        const P* lse, View<X> d_out, View<X> d_q, View<X> d_k, View<X> d_v) {
   const int64_t dim = layout.head_dim, group = layout.heads / layout.kv_heads;
   const int64_t kv_cols = layout.kv_heads * dim;
   std::vector<S> sum_k(static_cast<size_t>(k.rows * kv_cols)), sum_v(sum_k.size());

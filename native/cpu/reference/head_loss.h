@@ -47,8 +47,7 @@ void head_loss(View<X> x, View<X> d_x, const int32_t* rows, const int32_t* targe
     for (int64_t c = 0; c < vocabulary; ++c) {
       const S probability = std::exp(logits[c] - lse);
       const S d_logit = -load<S>(weights[n]) * (S(c == target ? 1 : 0) - probability);
-      if (outputs.d_bias)
-        outputs.d_bias[c] = store<P>(load<S>(outputs.d_bias[c]) + d_logit);
+      if (outputs.d_bias) outputs.d_bias[c] = store<P>(load<S>(outputs.d_bias[c]) + d_logit);
       for (int64_t i = 0; i < hidden; ++i) {
         d_row[i] += d_logit * weight(c, i);
         if (!outputs.d_weight) continue;

@@ -36,8 +36,8 @@ double dropout_factor(const Segment<P>& segment, int64_t row, int64_t col, int64
 
 // `weight(row, col)` gives S. xa is read back as it was stored, as the backward pass will see it.
 template <typename S, typename X, typename Y, typename P, typename GetWeight>
-void linear_forward(View<X> x, View<Y> y, const GetWeight& weight, const P* bias,
-                    View<Y> residual, const std::vector<Segment<P>>& segments, View<X> xa) {
+void linear_forward(View<X> x, View<Y> y, const GetWeight& weight, const P* bias, View<Y> residual,
+                    const std::vector<Segment<P>>& segments, View<X> xa) {
   const int64_t in = x.cols, out = y.cols;
   for (const Segment<P>& segment : segments) {
     for (int64_t t = segment.row_begin; t < segment.row_end; ++t) {
