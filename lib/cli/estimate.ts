@@ -85,7 +85,7 @@ export function addEstimate(program: Command): void {
     const table = new Table({
       head: ['memory', 'size'],
       colAligns: ['left', 'right'],
-      style: { head: [] },
+      style: { head: [], border: [], compact: true },
     });
     for (const { name, bytes } of plan.items) table.push([name, formatBytes(bytes)]);
     table.push(['predicted peak', formatBytes(plan.totalBytes)]);

@@ -52,7 +52,10 @@ async function readJson(path: string): Promise<Record<string, unknown>> {
 }
 
 function printTensors(tensors: TensorRow[], limit: number): void {
-  const table = new Table({ head: ['tensor', 'type', 'shape', 'size'], style: { head: [] } });
+  const table = new Table({
+    head: ['tensor', 'type', 'shape', 'size'],
+    style: { head: [], border: [], compact: true },
+  });
   for (const { name, dtype, shape, bytes } of tensors.slice(0, limit))
     table.push([name, dtype, shape.join(' x '), formatBytes(bytes)]);
   process.stdout.write(table.toString() + '\n');
