@@ -1,5 +1,4 @@
-// The CPU backend with a count of the bytes it holds, a mark while a kernel runs, and a hook that
-// runs before every head_loss.
+// The CPU backend with a count of the bytes it holds, and a hook that runs before every head_loss.
 #pragma once
 
 #include <atomic>
@@ -20,26 +19,11 @@ class CountingBackend {
   }
   static int64_t held_bytes() { return held_; }
   static int64_t allocations() { return allocations_; }
-  // Whether a kernel is running now.
-  static bool in_kernel() { return in_kernel_; }
   static void before_head_loss(std::function<void()> hook) { hook_ = std::move(hook); }
 
  private:
-  // The kernel behind `row`, marked while it runs.
-  template <auto row, typename Op>
-  static int marked(void* device, const Op* op) {
-    in_kernel_ = true;
-    const int status = (cpu_backend().*row)(device, op);
-    in_kernel_ = false;
-    return status;
-  }
-
   static Backend make() {
     Backend backend = cpu_backend();
-    backend.linear_forward = marked<&Backend::linear_forward, LinearForward>;
-    backend.linear_backward = marked<&Backend::linear_backward, LinearBackward>;
-    backend.attention_forward = marked<&Backend::attention_forward, AttentionForward>;
-    backend.attention_backward = marked<&Backend::attention_backward, AttentionBackward>;
     backend.allocate = [](void* device, size_t bytes, void** pointer) {
       held_ += static_cast<int64_t>(bytes);
       ++allocations_;
@@ -51,14 +35,13 @@ class CountingBackend {
     };
     backend.head_loss = [](void* device, const HeadLoss* op) {
       if (hook_) hook_();
-      return marked<&Backend::head_loss, HeadLoss>(device, op);
+      return cpu_backend().head_loss(device, op);
     };
     return backend;
   }
 
   static inline std::atomic<int64_t> held_{0};
   static inline std::atomic<int64_t> allocations_{0};
-  static inline std::atomic<bool> in_kernel_{false};
   static inline std::function<void()> hook_;
 };
 

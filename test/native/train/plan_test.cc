@@ -12,7 +12,7 @@ namespace {
 std::atomic<int64_t> heap_allocations{0};
 
 void* counted_allocation(std::size_t bytes, std::size_t alignment) {
-  if (!lowrank::test::CountingBackend::in_kernel()) ++heap_allocations;
+  ++heap_allocations;
   void* pointer = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (!pointer) throw std::bad_alloc();
   return pointer;
@@ -115,7 +115,9 @@ void check_plan(const Setup& setup) {
   options.step = 2;
   session.step(batches, options);
   session.evaluate(batches);
-  CHECK_EQ(heap_allocations - heap_before, 0);
+  const int64_t heap_after = heap_allocations;
+  // The scalar reference keeps rows on the heap; no other kernel does.
+  if (std::string(device->info().isa) != "reference") CHECK_EQ(heap_after - heap_before, 0);
   CHECK_EQ(CountingBackend::allocations() - device_before, 0);
 
   const EstimateOptions estimate_options{setup.model, setup.lora, setup.session};
