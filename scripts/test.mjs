@@ -24,6 +24,7 @@ const parts = {
   layers: () => script('scripts/check_layers.mjs'),
   symbols: () => script('scripts/check_weak_symbols.mjs'),
   native: () => nativeTests(),
+  install: () => one(tryRun('bash', ['scripts/check_install.sh', buildFolder]).status === 0),
   node: () => nodeTests(process.execPath),
   package: () => counted(tryRun(process.execPath, ['test/package/install.mjs'], { capture: true })),
 };
