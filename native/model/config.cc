@@ -1,165 +1,14 @@
 #include "model/config.h"
 
-#include <algorithm>
-#include <set>
-
 #include "core/error.h"
 #include "io/json.h"
+#include "model/config_reader.h"
 #include "model/families.h"
 
 namespace lowrank {
 namespace {
 
-// Fields that never change a forward or backward pass of this engine.
-const std::set<std::string>& inert_fields() {
-  static const auto& fields = *new std::set<std::string>{
-      "_name_or_path",
-      "architectures",
-      "auto_map",
-      "chunk_size_feed_forward",
-      "cross_attention_hidden_size",
-      "id2label",
-      "label2id",
-      "initializer_range",
-      "keys_to_ignore_at_inference",
-      "model_max_length",
-      "name_or_path",
-      "num_labels",
-      "output_attentions",
-      "output_hidden_states",
-      "output_scores",
-      "problem_type",
-      "return_dict",
-      "return_dict_in_generate",
-      "task_specific_params",
-      "tokenizer_class",
-      "torchscript",
-      "transformers_version",
-      "use_cache",
-      "is_encoder_decoder",
-      "is_decoder",
-      "tie_encoder_decoder",
-      "unsloth_version",
-      "unsloth_fixed",
-      "transformers.js_config",
-      "is_llama_config",
-      "rope_interleaved",
-      "layer_norm_eps",
-      "model_type",
-      "finetuning_task",
-      "prefix",
-      "sep_token_id",
-      "decoder_start_token_id",
-      "begin_suppress_tokens",
-      "suppress_tokens",
-      "bad_words_ids",
-      "forced_bos_token_id",
-      "forced_eos_token_id",
-      "max_length",
-      "min_length",
-      "do_sample",
-      "early_stopping",
-      "num_beams",
-      "num_beam_groups",
-      "diversity_penalty",
-      "temperature",
-      "top_k",
-      "top_p",
-      "typical_p",
-      "repetition_penalty",
-      "length_penalty",
-      "no_repeat_ngram_size",
-      "encoder_no_repeat_ngram_size",
-      "num_return_sequences",
-      "remove_invalid_values",
-      "exponential_decay_length_penalty",
-      "pruned_heads",
-      "tf_legacy_loss",
-      "use_bfloat16",
-      "_attn_implementation",
-      "_attn_implementation_autoset",
-      "attn_implementation",
-      "_commit_hash",
-      "torch_dtype",
-      "dtype",
-  };
-  return fields;
-}
-
-class Reader {
- public:
-  Reader(const Json& json, std::string where) : json_(json), where_(std::move(where)) {}
-
-  // The field, or null when it is missing or null; either way it counts as understood.
-  const Json* field(const char* name) {
-    seen_.insert(name);
-    const Json* value = json_.find(name);
-    return value && !value->is_null() ? value : nullptr;
-  }
-  // Missing, as opposed to null, which some fields give a meaning of its own.
-  bool has(const char* name) const { return json_.find(name) != nullptr; }
-  std::string place(const std::string& name) const { return where_ + ": " + name; }
-
-  int64_t positive(const char* name) {
-    const Json* value = field(name);
-    if (!value) missing(name);
-    return check_positive(name, value->as_integer(place(name)));
-  }
-  int64_t positive(const char* name, int64_t fallback) {
-    const Json* value = field(name);
-    return value ? check_positive(name, value->as_integer(place(name))) : fallback;
-  }
-  int64_t positive_or_zero(const char* name, int64_t fallback) {
-    const Json* value = field(name);
-    return value && value->as_integer(place(name)) == 0 ? 0 : positive(name, fallback);
-  }
-  double number(const char* name) {
-    const Json* value = field(name);
-    if (!value) missing(name);
-    return value->as_number(place(name));
-  }
-  double number(const char* name, double fallback) {
-    const Json* value = field(name);
-    return value ? value->as_number(place(name)) : fallback;
-  }
-  bool flag(const char* name, bool fallback) {
-    const Json* value = field(name);
-    return value ? value->as_bool(place(name)) : fallback;
-  }
-
-  [[noreturn]] void unsupported(const std::string& name, const std::string& message) const {
-    throw Error(ErrorCode::kUnsupported, message, place(name));
-  }
-  [[noreturn]] void invalid(const std::string& name, const std::string& message) const {
-    throw Error(ErrorCode::kInvalidFile, message, place(name));
-  }
-
-  // Refuses what nobody asked for, unless it is off: false, null, an empty list or object.
-  void finish() const {
-    for (const auto& [name, value] : json_.as_object(where_)) {
-      if (seen_.count(name) || inert_fields().count(name)) continue;
-      const bool off = value.is_null() || (value.is_bool() && !value.as_bool(name)) ||
-                       (value.is_array() && value.as_array(name).empty()) ||
-                       (value.is_object() && value.as_object(name).empty());
-      if (!off)
-        throw Error(ErrorCode::kUnsupported, "this field isn't supported and may change the maths",
-                    place(name), "remove it if it doesn't, or use a model without it");
-    }
-  }
-
- private:
-  [[noreturn]] void missing(const char* name) const { invalid(name, "the field is missing"); }
-  int64_t check_positive(const char* name, int64_t value) const {
-    if (value <= 0 || value > (int64_t{1} << 31)) invalid(name, "must be positive and not absurd");
-    return value;
-  }
-
-  const Json& json_;
-  std::string where_;
-  std::set<std::string> seen_;
-};
-
-Activation parse_activation(Reader& reader) {
+Activation parse_activation(ConfigReader& reader) {
   const Json* value = reader.field("hidden_act");
   const std::string name = value ? value->as_string(reader.place("hidden_act")) : "silu";
   if (name == "silu" || name == "swish") return Activation::kSilu;
@@ -170,7 +19,7 @@ Activation parse_activation(Reader& reader) {
 }
 
 // transformers 5 writes rope_parameters, 4 wrote rope_theta and rope_scaling.
-RopeConfig parse_rope(Reader& reader, const Family& family, int64_t max_positions) {
+RopeConfig parse_rope(ConfigReader& reader, const Family& family, int64_t max_positions) {
   RopeConfig rope;
   rope.theta = reader.number("rope_theta", family.default_theta);
   rope.original_max_positions = static_cast<double>(max_positions);
@@ -186,7 +35,7 @@ RopeConfig parse_rope(Reader& reader, const Family& family, int64_t max_position
   }
   if (!scaling) return rope;
 
-  Reader fields(*scaling, reader.place(key));
+  ConfigReader fields(*scaling, reader.place(key));
   rope.theta = fields.number("rope_theta", rope.theta);
   const Json* type = fields.field("rope_type");
   const Json* old_type = fields.field("type");
@@ -236,7 +85,7 @@ RopeConfig parse_rope(Reader& reader, const Family& family, int64_t max_position
   return rope;
 }
 
-void parse_rope_layers(Reader& reader, const Family& family, ModelConfig* config) {
+void parse_rope_layers(ConfigReader& reader, const Family& family, ModelConfig* config) {
   const auto layers = static_cast<size_t>(config->layers);
   config->layer_uses_rope.assign(layers, 1);
   if (!family.skips_rope) return;
@@ -252,7 +101,7 @@ void parse_rope_layers(Reader& reader, const Family& family, ModelConfig* config
     config->layer_uses_rope[i] = values[i].as_integer(reader.place("no_rope_layers")) != 0;
 }
 
-void parse_windows(Reader& reader, const Family& family, ModelConfig* config) {
+void parse_windows(ConfigReader& reader, const Family& family, ModelConfig* config) {
   const auto layers = static_cast<size_t>(config->layers);
   config->layer_window.assign(layers, 0);
   const Json* field = reader.field("sliding_window");
@@ -290,7 +139,7 @@ void parse_windows(Reader& reader, const Family& family, ModelConfig* config) {
   }
 }
 
-void parse_tokens(Reader& reader, ModelConfig* config) {
+void parse_tokens(ConfigReader& reader, ModelConfig* config) {
   const auto id = [&](const char* name) {
     const Json* value = reader.field(name);
     return value ? static_cast<int32_t>(value->as_integer(reader.place(name))) : -1;
@@ -309,7 +158,7 @@ void parse_tokens(Reader& reader, ModelConfig* config) {
         static_cast<int32_t>(value.as_integer(reader.place("eos_token_id"))));
 }
 
-DType parse_dtype(Reader& reader) {
+DType parse_dtype(ConfigReader& reader) {
   const Json* value = reader.field("dtype");
   const Json* old = reader.field("torch_dtype");
   if (!value) value = old;
@@ -321,7 +170,7 @@ DType parse_dtype(Reader& reader) {
   reader.unsupported("dtype", "weights of type '" + name + "' aren't supported");
 }
 
-void refuse_what_changes_the_maths(Reader& reader) {
+void refuse_what_changes_the_maths(ConfigReader& reader) {
   if (reader.number("attention_dropout", 0) != 0)
     reader.unsupported("attention_dropout", "dropout inside attention isn't supported");
   // Slices products over tensor-parallel ranks in pretraining; 1 means off.
@@ -343,7 +192,7 @@ void refuse_what_changes_the_maths(Reader& reader) {
 ModelConfig parse_model_config(const std::string& json_text, const std::string& where) {
   const Json json = Json::parse(json_text, where);
   json.as_object(where);
-  Reader reader(json, where);
+  ConfigReader reader(json, where);
   const Json* type = reader.field("model_type");
   if (!type) reader.invalid("model_type", "the field is missing");
   const std::string model_type = type->as_string(reader.place("model_type"));
