@@ -3,6 +3,7 @@
 //
 //   source.inl      reading a run of elements of any storage type as f32
 //   policy_f32.inl  panels and micro-kernel of the f32 units (fused multiply-add)
+//   tiles_amx.inl   the tile instructions; tests put a scalar model in their place
 //   policy_amx.inl  the same for AMX bf16 tiles
 //   product.inl     packing, blocking, epilogue
 //   few_rows.inl    products with a handful of rows (generation), without packing
@@ -24,10 +25,16 @@ LOWRANK_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 LOWRANK_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 LOWRANK_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
-// clang-format off: each needs those before it.
+// Each file needs those before it.
+// clang-format off
 #include "cpu/gemm/source.inl"
 #include "cpu/gemm/policy_f32.inl"
 #ifdef LOWRANK_AMX
+#ifdef LOWRANK_AMX_EMULATED
+#include "cpu/tiles_emulated.inl"
+#else
+#include "cpu/gemm/tiles_amx.inl"
+#endif
 #include "cpu/gemm/policy_amx.inl"
 #endif
 #include "cpu/gemm/product.inl"

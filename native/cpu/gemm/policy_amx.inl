@@ -5,31 +5,13 @@
 
 struct AmxPolicy {
   using Packed = uint16_t;
+  using Scope = TileScope;  // every thread that multiplies configures its own tiles
   static constexpr int kRows = 32;
   static constexpr int kCols = 32;
   static constexpr int64_t kDepthUnit = 32;
   static constexpr int64_t kDepthBlock = 512;
   static constexpr int64_t kTile = 512;        // elements of a tile
   static constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
-
-  // Tiles 0 to 3 sum, 4 and 5 are left, 6 and 7 right; all are full.
-  struct alignas(64) TileConfig {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  };
-
-  // Every thread that multiplies configures its own tiles.
-  struct Scope {
-    Scope() {
-      static const TileConfig config;
-      // gcc 12 tells the optimiser of the first 8 bytes only; static storage keeps the rest.
-      _tile_loadconfig(&config);
-    }
-    ~Scope() { _tile_release(); }
-  };
 
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
     for_each_vector(count, [&](int64_t i, int64_t n) {
@@ -165,29 +147,29 @@ struct AmxPolicy {
     const int64_t bytes = stride * 4;
     float* lower = c + 16 * stride;
     if (begin) {
-      _tile_zero(0);
-      _tile_zero(1);
-      _tile_zero(2);
-      _tile_zero(3);
+      LOWRANK_TILE_ZERO(0);
+      LOWRANK_TILE_ZERO(1);
+      LOWRANK_TILE_ZERO(2);
+      LOWRANK_TILE_ZERO(3);
     } else {
-      _tile_loadd(0, c, bytes);
-      _tile_loadd(1, c + 16, bytes);
-      _tile_loadd(2, lower, bytes);
-      _tile_loadd(3, lower + 16, bytes);
+      LOWRANK_TILE_LOAD(0, c, bytes);
+      LOWRANK_TILE_LOAD(1, c + 16, bytes);
+      LOWRANK_TILE_LOAD(2, lower, bytes);
+      LOWRANK_TILE_LOAD(3, lower + 16, bytes);
     }
     for (int64_t k = 0; k < depth; k += 32, left += kStep, right += kStep) {
-      _tile_loadd(6, right, 64);
-      _tile_loadd(4, left, 64);
-      _tile_loadd(7, right + kTile, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(5, left + kTile, 64);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      LOWRANK_TILE_LOAD(6, right, 64);
+      LOWRANK_TILE_LOAD(4, left, 64);
+      LOWRANK_TILE_LOAD(7, right + kTile, 64);
+      LOWRANK_TILE_MULTIPLY(0, 4, 6);
+      LOWRANK_TILE_LOAD(5, left + kTile, 64);
+      LOWRANK_TILE_MULTIPLY(1, 4, 7);
+      LOWRANK_TILE_MULTIPLY(2, 5, 6);
+      LOWRANK_TILE_MULTIPLY(3, 5, 7);
     }
-    _tile_stored(0, c, bytes);
-    _tile_stored(1, c + 16, bytes);
-    _tile_stored(2, lower, bytes);
-    _tile_stored(3, lower + 16, bytes);
+    LOWRANK_TILE_STORE(0, c, bytes);
+    LOWRANK_TILE_STORE(1, c + 16, bytes);
+    LOWRANK_TILE_STORE(2, lower, bytes);
+    LOWRANK_TILE_STORE(3, lower + 16, bytes);
   }
 };

@@ -1,0 +1,255 @@
+// The AMX linear layer and head over emulated tiles against the scalar reference. Where bf16
+// operands are exact (bf16 weights, no adapter) only the order of the f32 sum differs; elsewhere
+// f32 operands are rounded to bf16 once, 2^-9 relative each.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/random.h"
+#include "cpu/cpu_device.h"
+#include "support/test.h"
+
+namespace lowrank::cpu::amx_emulated {
+void register_gemm(KernelTable& table);
+}
+
+namespace lowrank {
+namespace {
+
+using cpu::CpuDevice;
+
+struct Values {
+  std::vector<float> f32;
+  std::vector<BF16> bf16;
+  Values(int64_t count, uint64_t key, float scale = 1) {
+    for (int64_t i = 0; i < count; ++i) {
+      const float x = scale * (random_uniform(key, static_cast<uint64_t>(i)) - 0.5f);
+      bf16.push_back(to_bf16(x));
+      f32.push_back(x);
+    }
+  }
+};
+
+Matrix matrix(std::vector<BF16>& data, int64_t rows, int64_t cols) {
+  return {data.data(), DType::kBF16, rows, cols, cols};
+}
+Matrix matrix(std::vector<float>& data, int64_t rows, int64_t cols) {
+  return {data.data(), DType::kF32, rows, cols, cols};
+}
+
+// Largest difference as a share of the expected values' root mean square.
+double difference(const std::vector<float>& actual, const std::vector<float>& expected) {
+  double largest = 0, square = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(actual[i]) - expected[i]));
+    square += static_cast<double>(expected[i]) * expected[i];
+  }
+  return largest / std::sqrt(square / static_cast<double>(expected.size()) + 1e-30);
+}
+// The same as a share of the largest value: gradients of the head are almost all near zero.
+double share_of_largest(const std::vector<float>& actual, const std::vector<float>& expected) {
+  double largest = 0, scale = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(actual[i]) - expected[i]));
+    scale = std::max(scale, std::abs(static_cast<double>(expected[i])));
+  }
+  return largest / scale;
+}
+std::vector<float> floats(const std::vector<BF16>& values) {
+  std::vector<float> out;
+  for (const BF16 value : values) out.push_back(to_float(value));
+  return out;
+}
+
+// Sums of up to 300 f32 products in another order, relative to their root mean square.
+constexpr double kOrderTolerance = 1e-5;
+// Rounding of one or two operands (2^-9 each) and of a bf16 output (2^-9), as the largest of some
+// thousand random errors: six deviations.
+constexpr double kRoundingTolerance = 0.03;
+// Three roundings of 2^-9 each: both operands and the bf16 output.
+constexpr double kLargestTolerance = 3.0 / 512;
+
+struct Emulated {
+  CpuDevice device{2, "avx512"};
+  Emulated() { cpu::amx_emulated::register_gemm(device.kernels); }
+};
+
+bool has_avx512() { return cpu::isa_available(cpu::Isa::kAvx512); }
+
+void check_plain_product(CpuDevice& device, int64_t tokens, int64_t in, int64_t out) {
+  Values x(tokens * in, 1), w(out * in, 2);
+  std::vector<float> y(static_cast<size_t>(tokens * out)), expected(y.size());
+  LinearForward op;
+  op.x = matrix(x.bf16, tokens, in);
+  op.weight.data = w.bf16.data();
+  op.weight.storage = Storage::kBF16;
+  op.weight.rows = out;
+  op.weight.cols = in;
+  LinearShape shape;
+  shape.tokens = tokens;
+  shape.in = in;
+  shape.out = out;
+  shape.activation = DType::kBF16;
+  std::vector<char> workspace(device.kernels.linear_workspace_bytes(device, shape) + 64);
+  op.workspace = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
+  op.y = matrix(y, tokens, out);
+  device.kernels.linear_forward(device, op);
+  op.y = matrix(expected, tokens, out);
+  device.reference.linear_forward(device, op);
+  CHECK(difference(y, expected) < kOrderTolerance);
+}
+
+// Forward and backward with an adapter, dropout, trained weight and bias.
+struct Linear {
+  int64_t tokens, in, out, rank;
+  std::vector<BF16> y, d_x, xa;
+  std::vector<float> d_a, d_b, d_weight, d_bias;
+
+  Linear(cpu::KernelTable& kernels, CpuDevice& device, int64_t tokens_, int64_t in_, int64_t out_,
+         bool dropout)
+      : tokens(tokens_), in(in_), out(out_), rank(5) {
+    Values x(tokens * in, 1), w(out * in, 2), a(rank * in, 3), b(out * rank, 4),
+        dy(tokens * out, 5), bias(out, 6);
+    y.resize(static_cast<size_t>(tokens * out));
+    d_x.resize(static_cast<size_t>(tokens * in));
+    xa.resize(static_cast<size_t>(tokens * rank));
+    d_a.assign(a.f32.size(), 0.25f);
+    d_b.assign(b.f32.size(), 0.25f);
+    d_weight.assign(w.f32.size(), 0.25f);
+    d_bias.assign(static_cast<size_t>(out), 0.25f);
+    // Two adapters on neighbouring rows that don't begin at a tile's edge.
+    LoraSegment segments[2];
+    for (int i = 0; i < 2; ++i) {
+      segments[i].row_begin = i == 0 ? 3 : tokens / 2;
+      segments[i].row_end = i == 0 ? tokens / 2 : tokens - 2;
+      segments[i].a = a.f32.data();
+      segments[i].b = b.f32.data();
+      segments[i].d_a = d_a.data();
+      segments[i].d_b = d_b.data();
+      segments[i].rank = static_cast<int32_t>(rank);
+      segments[i].scale = 1.5f;
+      segments[i].dropout = dropout ? 0.25f : 0;
+      segments[i].dropout_key = 7;
+    }
+    Weight weight;
+    weight.data = w.f32.data();
+    weight.storage = Storage::kF32;
+    weight.rows = out;
+    weight.cols = in;
+    LinearShape shape;
+    shape.tokens = tokens;
+    shape.in = in;
+    shape.out = out;
+    shape.max_rank = static_cast<int32_t>(rank);
+    shape.segment_count = 2;
+    shape.dropout = dropout;
+    shape.activation = DType::kBF16;
+    size_t bytes = device.kernels.linear_workspace_bytes(device, shape);
+    shape.backward = true;
+    bytes = std::max(bytes, device.kernels.linear_workspace_bytes(device, shape));
+    std::vector<char> workspace(bytes + 64);
+    void* aligned =
+        workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
+
+    LinearForward forward;
+    forward.x = matrix(x.bf16, tokens, in);
+    forward.y = matrix(y, tokens, out);
+    forward.weight = weight;
+    forward.bias = bias.f32.data();
+    forward.segments = segments;
+    forward.segment_count = 2;
+    forward.xa = matrix(xa, tokens, rank);
+    forward.workspace = aligned;
+    kernels.linear_forward(device, forward);
+    LinearBackward backward;
+    backward.x = forward.x;
+    backward.d_y = matrix(dy.bf16, tokens, out);
+    backward.d_x = matrix(d_x, tokens, in);
+    backward.weight = weight;
+    backward.d_weight = d_weight.data();
+    backward.d_bias = d_bias.data();
+    backward.segments = segments;
+    backward.segment_count = 2;
+    backward.xa = forward.xa;
+    backward.workspace = aligned;
+    kernels.linear_backward(device, backward);
+  }
+};
+
+void check_linear(CpuDevice& device, int64_t tokens, int64_t in, int64_t out, bool dropout) {
+  const Linear actual(device.kernels, device, tokens, in, out, dropout);
+  const Linear expected(device.reference, device, tokens, in, out, dropout);
+  CHECK(difference(floats(actual.y), floats(expected.y)) < kRoundingTolerance);
+  CHECK(difference(floats(actual.d_x), floats(expected.d_x)) < kRoundingTolerance);
+  CHECK(difference(actual.d_a, expected.d_a) < kRoundingTolerance);
+  CHECK(difference(actual.d_b, expected.d_b) < kRoundingTolerance);
+  CHECK(difference(actual.d_weight, expected.d_weight) < kRoundingTolerance);
+  CHECK(difference(actual.d_bias, expected.d_bias) < kOrderTolerance);
+}
+
+TEST(amx_tiles_products_over_every_edge) {
+  if (!has_avx512()) return (void)std::printf("  not run: no AVX-512 to emulate tiles with\n");
+  Emulated emulated;
+  for (const int64_t tokens : {9, 31, 33, 100})
+    for (const int64_t in : {2, 31, 33, 64, 545})
+      for (const int64_t out : {1, 16, 17, 47, 300})
+        check_plain_product(emulated.device, tokens, in, out);
+  // More rows than one task has.
+  check_plain_product(emulated.device, 1100, 33, 270);
+}
+
+TEST(amx_tiles_linear_with_adapters) {
+  if (!has_avx512()) return (void)std::printf("  not run: no AVX-512 to emulate tiles with\n");
+  Emulated emulated;
+  for (const bool dropout : {false, true}) {
+    check_linear(emulated.device, 37, 48, 40, dropout);
+    check_linear(emulated.device, 70, 33, 65, dropout);
+  }
+}
+
+TEST(amx_tiles_head) {
+  if (!has_avx512()) return (void)std::printf("  not run: no AVX-512 to emulate tiles with\n");
+  Emulated emulated;
+  CpuDevice& device = emulated.device;
+  const int64_t tokens = 50, hidden = 40, vocabulary = 333;
+  Values x(tokens * hidden, 1), w(vocabulary * hidden, 2);
+  const std::vector<int32_t> rows{1, 4, 5, 30, 49}, targets{0, 332, 17, 17, 100};
+  const std::vector<float> weights{0.1f, 0.2f, 0.3f, 0.3f, 0.1f};
+  HeadLoss op;
+  op.x = matrix(x.bf16, tokens, hidden);
+  op.rows = rows.data();
+  op.targets = targets.data();
+  op.weights = weights.data();
+  op.count = 5;
+  op.weight.data = w.bf16.data();
+  op.weight.storage = Storage::kBF16;
+  op.weight.rows = vocabulary;
+  op.weight.cols = hidden;
+  HeadLossShape shape;
+  shape.labelled = 5;
+  shape.hidden = hidden;
+  shape.vocabulary = vocabulary;
+  shape.backward = true;
+  shape.activation = DType::kBF16;
+  std::vector<char> workspace(device.kernels.head_loss_workspace_bytes(device, shape) + 64);
+  op.workspace = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
+  std::vector<float> logprob[2], d_weight[2];
+  std::vector<BF16> d_x[2];
+  for (int i = 0; i < 2; ++i) {
+    logprob[i].resize(5);
+    d_weight[i].assign(w.f32.size(), 0);
+    d_x[i].resize(x.bf16.size());
+    op.logprob = logprob[i].data();
+    op.d_weight = d_weight[i].data();
+    op.d_x = matrix(d_x[i], tokens, hidden);
+    (i == 0 ? device.kernels : device.reference).head_loss(device, op);
+  }
+  CHECK(difference(logprob[0], logprob[1]) < kOrderTolerance);
+  CHECK(share_of_largest(floats(d_x[0]), floats(d_x[1])) < kLargestTolerance);
+  CHECK(share_of_largest(d_weight[0], d_weight[1]) < kLargestTolerance);
+}
+
+}  // namespace
+}  // namespace lowrank
