@@ -3,16 +3,12 @@
 import type { Command } from 'commander';
 import { z } from 'zod';
 
-import { Adapter } from '../adapter.js';
 import type { Prompt } from '../generate.js';
-import { Model } from '../model.js';
-import { commandShape } from '../train/options.js';
 import { addFlags, kebab, parseOptions } from './flags.js';
-import { stopOnSignals } from './signals.js';
+import { modelShape, withModel } from './with_model.js';
 
 const shape = {
-  model: commandShape.model,
-  adapter: z.string().optional().describe('PEFT adapter'),
+  ...modelShape,
   prompt: z.string().optional().describe('the prompt; default: standard input'),
   system: z.string().optional().describe('system message'),
   raw: z
@@ -35,11 +31,6 @@ const shape = {
     .describe('only the tokens that together have this probability'),
   seed: z.number().int().nonnegative().default(0).describe('of the sampling'),
   stop: z.array(z.string()).default([]).describe('texts that end the answer, separated by commas'),
-  dtype: commandShape.dtype,
-  quantization: z.enum(['none', 'nf4', 'nf4-double']).default('none').describe('of the base model'),
-  device: commandShape.device,
-  threads: commandShape.threads,
-  isa: commandShape.isa,
 };
 const schema = z.strictObject(shape);
 
@@ -55,18 +46,7 @@ export function addGenerate(program: Command): void {
     .description('Answer a prompt, with or without an adapter.');
   addFlags(command, shape).action(async () => {
     const options = parseOptions(schema, command.opts(), (key) => `--${kebab(key)}`);
-    const stop = stopOnSignals();
-    const { device, threads, isa, dtype, quantization } = options;
-    const { signal } = stop;
-    const model = await Model.load(options.model, {
-      device,
-      threads,
-      isa,
-      dtype,
-      quantization,
-      signal,
-    });
-    try {
+    await withModel(options, async ({ model, adapter, signal }) => {
       const text = options.prompt ?? (await readStandardInput());
       const chat = !options.raw && (await model.chatTemplate()) !== undefined;
       const system =
@@ -81,15 +61,10 @@ export function addGenerate(program: Command): void {
         seed,
         stop: options.stop,
         signal,
-        ...(options.adapter === undefined
-          ? {}
-          : { adapter: await Adapter.load(model, options.adapter) }),
+        adapter,
       });
       for await (const piece of generation) process.stdout.write(piece);
       process.stdout.write('\n');
-    } finally {
-      stop.release();
-      await model.dispose();
-    }
+    });
   });
 }
