@@ -1,0 +1,106 @@
+"""The engine through its C library (native/lowrank.h), for comparison with other stacks.
+
+LOWRANK_LIBRARY names the library; without it, it is built in build/parity.
+"""
+
+import ctypes
+import os
+import pathlib
+import subprocess
+
+import numpy
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def _library():
+    path = os.environ.get("LOWRANK_LIBRARY")
+    if not path:
+        build = ROOT / "build" / "parity"
+        quiet = {"stdout": subprocess.DEVNULL, "check": True}
+        subprocess.run(["cmake", "-S", ROOT, "-B", build, "-DLOWRANK_C_LIBRARY=ON"], **quiet)
+        subprocess.run(["cmake", "--build", build, "-j2", "--target", "lowrank"], **quiet)
+        path = build / "native" / "c_abi" / "liblowrank.so"
+    library = ctypes.CDLL(str(path))
+    for name in ("", "_where", "_hint"):
+        getattr(library, "lowrank_last_error" + name).restype = ctypes.c_char_p
+    return library
+
+
+LIBRARY = _library()
+
+
+class ModelOptions(ctypes.Structure):
+    _fields_ = [("struct_bytes", ctypes.c_size_t), ("compute", ctypes.c_int32),
+                ("quantization", ctypes.c_int32), ("trainable", ctypes.c_int32),
+                ("max_length", ctypes.c_int32)]  # fmt: skip
+
+
+class LoraOptions(ctypes.Structure):
+    _fields_ = [("struct_bytes", ctypes.c_size_t), ("r", ctypes.c_int32),
+                ("use_rslora", ctypes.c_int32), ("lora_alpha", ctypes.c_double),
+                ("lora_dropout", ctypes.c_double),
+                ("target_modules", ctypes.POINTER(ctypes.c_char_p)),
+                ("target_module_count", ctypes.c_size_t), ("target_pattern", ctypes.c_char_p),
+                ("modules_to_save", ctypes.POINTER(ctypes.c_char_p)),
+                ("modules_to_save_count", ctypes.c_size_t),
+                ("rank_pattern_names", ctypes.c_void_p), ("rank_pattern_values", ctypes.c_void_p),
+                ("rank_pattern_count", ctypes.c_size_t),
+                ("alpha_pattern_names", ctypes.c_void_p), ("alpha_pattern_values", ctypes.c_void_p),
+                ("alpha_pattern_count", ctypes.c_size_t)]  # fmt: skip
+
+
+def call(name, *arguments):
+    if getattr(LIBRARY, name)(*arguments) == 0:
+        return
+    parts = [getattr(LIBRARY, "lowrank_last_error" + part)() for part in ("", "_where", "_hint")]
+    raise RuntimeError(" | ".join(part.decode() for part in parts if part))
+
+
+def _handle(name, *arguments):
+    handle = ctypes.c_void_p()
+    call(name, *arguments, ctypes.byref(handle))
+    return handle
+
+
+def _strings(values):
+    return (ctypes.c_char_p * len(values))(*[value.encode() for value in values])
+
+
+class Model:
+    """A folder on the CPU. Handles live as long as the process: these are short scripts."""
+
+    def __init__(self, folder, quantization=0):
+        self.device = _handle("lowrank_device_open", None)
+        options = ModelOptions()
+        LIBRARY.lowrank_model_options_init(ctypes.byref(options))
+        options.quantization = quantization
+        self.handle = _handle("lowrank_model_load", self.device, str(folder).encode(),
+                              ctypes.byref(options), None, None, None)
+
+    def create_adapter(self, targets, saved=(), seed=1, **fields):
+        options = LoraOptions()
+        LIBRARY.lowrank_lora_options_init(ctypes.byref(options))
+        options.target_modules, options.target_module_count = _strings(targets), len(targets)
+        options.modules_to_save, options.modules_to_save_count = _strings(saved), len(saved)
+        for name, value in fields.items():
+            setattr(options, name, value)
+        return _handle("lowrank_adapter_create", self.handle, ctypes.byref(options),
+                       ctypes.c_uint64(seed))
+
+    def load_adapter(self, folder):
+        return _handle("lowrank_adapter_load", self.handle, str(folder).encode())
+
+    def save_adapter(self, adapter, folder):
+        call("lowrank_adapter_save", adapter, str(folder).encode(), None)
+
+    def last_logits(self, ids, vocabulary, adapter=None):
+        """Logits behind the last token."""
+        generator = _handle("lowrank_generator_create", self.handle, adapter, len(ids) + 1)
+        tokens = (ctypes.c_int32 * len(ids))(*ids)
+        call("lowrank_generator_prefill", generator, tokens, ctypes.c_size_t(len(ids)), None)
+        logits = numpy.zeros(vocabulary, dtype=numpy.float32)
+        call("lowrank_generator_logits", generator, logits.ctypes.data_as(ctypes.c_void_p),
+             ctypes.c_size_t(vocabulary))
+        LIBRARY.lowrank_generator_free(generator)
+        return logits
