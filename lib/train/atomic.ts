@@ -6,7 +6,8 @@ import { basename, dirname, join } from 'node:path';
 
 import { LowrankError } from '../errors.js';
 
-const TEMPORARY = /\.tmp-[0-9a-f]{12}$/;
+// Ours, and those of the engine (a folder's or a file's).
+const TEMPORARY = /\.tmp-(?:\d+-)?[0-9A-Za-z]{6,12}$/;
 
 function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.tmp-${randomBytes(6).toString('hex')}`);

@@ -49,7 +49,8 @@ describe('atomic writes', () => {
   });
 
   test('what a killed process left is removed, and nothing else', async () => {
-    await mkdir(join(folder, '.step-2.tmp-0123456789ab'));
+    for (const name of ['.step-2.tmp-0123456789ab', 'adapter.tmp-x7Yz09', 'a.json.tmp-123-AbCdEf'])
+      await mkdir(join(folder, name));
     await writeFileAtomic(join(folder, 'run.json'), '{}');
     await removeTemporary(folder);
     expect(await readdir(folder)).toEqual(['run.json']);
