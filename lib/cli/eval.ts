@@ -5,7 +5,7 @@ import { z } from 'zod';
 
 import { loadDataset } from '../data/index.js';
 import { evaluate } from '../evaluate.js';
-import { commandShape, trainingShape } from '../train/options.js';
+import { trainingShape } from '../train/options.js';
 import { addFlags, kebab, parseOptions } from './flags.js';
 import { modelShape, withModel } from './with_model.js';
 
