@@ -3,9 +3,18 @@
 // set: the base model knows the world and how to chat, not the task.
 
 import {
-  CITIES, COLOURS, DAYS, FIRST_NAMES, ITEMS, createCase, createRandom, orderNumber, sentence,
+  CITIES,
+  COLOURS,
+  DAYS,
+  FIRST_NAMES,
+  ITEMS,
+  createCase,
+  createRandom,
+  orderNumber,
+  sentence,
 } from '../support/world.mjs';
 
+// prettier-ignore
 const REPLIES = {
   damaged: ['I am sorry that the {item} did not reach you in one piece.', 'That is not how the {item} should arrive.',
     'I am sorry about the broken {item}.'],
@@ -18,6 +27,7 @@ const REPLIES = {
   defect: ['I am sorry that the {item} does not do its work.', 'A {item} should last much longer than that.',
     'I am sorry about the trouble with the {item}.'],
 };
+// prettier-ignore
 const PROMISES = {
   refund: ['You will get the money for order {order} back within five days.', 'I have sent the money for {order} back to you.',
     'We refund order {order} today.'],
@@ -28,11 +38,23 @@ const PROMISES = {
   information: ['I will look into order {order} and write to you on {day}.', 'I have asked about {order} and will tell you more on {day}.',
     'You will hear from me about {order} by {day}.'],
 };
+// prettier-ignore
 const SYSTEMS = ['You are a friendly assistant.', 'You answer letters to a shop.', 'You are a helpful assistant.',
   'You work for the Harbour & Pine shop.', 'Answer in full sentences.', 'Answer in a few words.'];
-const PLACES = ['market', 'harbour', 'station', 'library', 'bakery', 'workshop', 'garden', 'museum', 'school', 'park'];
-const PEOPLE = ['sister', 'brother', 'neighbour', 'teacher', 'friend', 'cousin', 'aunt', 'uncle'];
+const PLACES = [
+  'market',
+  'harbour',
+  'station',
+  'library',
+  'bakery',
+  'workshop',
+  'garden',
+  'museum',
+  'school',
+  'park',
+];
 const FEELINGS = ['happy', 'tired', 'proud', 'surprised', 'calm', 'hungry', 'curious'];
+// prettier-ignore
 const WEATHER = ['It was raining.', 'The sun was shining.', 'It was cold and windy.', 'Snow lay on the roofs.', 'Fog came up from the sea.'];
 
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key]);
@@ -47,7 +69,9 @@ function letter(random) {
     fill(random.pick(PROMISES[told.wish]), told),
     told.urgency === 'high' ? 'I know that it is urgent.' : '',
     random.chance(0.3) ? 'Thank you for your patience.' : '',
-  ].filter(Boolean).join(' ');
+  ]
+    .filter(Boolean)
+    .join(' ');
   return chat(random, told.message, reply);
 }
 
@@ -65,34 +89,67 @@ function reading(random) {
   const told = createCase(random);
   const [question, answer] = random.pick([
     ['What is the order number?', told.order],
+    ['Which item and which order?', `${told.item}, ${told.order}`],
+    ['Which order and which item?', `Order ${told.order}, ${told.item}.`],
     ['Which order is it about?', `It is about order ${told.order}.`],
     ['What thing is it about?', `It is about a ${told.item}.`],
     ['Which item does the customer write about?', told.item],
-    ['Is it urgent?', told.urgency === 'high' ? 'Yes, it is urgent.' : told.urgency === 'low' ? 'No, there is no hurry.' : 'The customer does not say.'],
-    ['What does the customer want?', { refund: 'The customer wants the money back.', replacement: 'The customer wants a new one.',
-      repair: 'The customer wants a repair.', information: 'The customer wants to know more.' }[told.wish]],
-    ['What is wrong?', { damaged: 'It arrived damaged.', late: 'It is late.', wrong: 'It is the wrong thing.',
-      billing: 'There is a mistake in the bill.', defect: 'It does not work.' }[told.problem]],
+    [
+      'Is it urgent?',
+      told.urgency === 'high'
+        ? 'Yes, it is urgent.'
+        : told.urgency === 'low'
+          ? 'No, there is no hurry.'
+          : 'The customer does not say.',
+    ],
+    [
+      'What does the customer want?',
+      {
+        refund: 'The customer wants the money back.',
+        replacement: 'The customer wants a new one.',
+        repair: 'The customer wants a repair.',
+        information: 'The customer wants to know more.',
+      }[told.wish],
+    ],
+    [
+      'What is wrong?',
+      {
+        damaged: 'It arrived damaged.',
+        late: 'It is late.',
+        wrong: 'It is the wrong thing.',
+        billing: 'There is a mistake in the bill.',
+        defect: 'It does not work.',
+      }[told.problem],
+    ],
   ]);
   return chat(random, `${told.message}\n${question}`, answer);
 }
 
 /** Lines of `name: value` and a question about one of them, or the other way round. */
 function notes(random) {
-  const fields = random.shuffle([
-    ['name', random.pick(FIRST_NAMES)], ['city', random.pick(CITIES)], ['order', orderNumber(random)],
-    ['colour', random.pick(COLOURS)], ['item', random.pick(ITEMS)], ['day', random.pick(DAYS)],
-    ['number', String(random.below(1000))],
-  ]).slice(0, 3 + random.below(3));
+  const fields = random
+    .shuffle([
+      ['name', random.pick(FIRST_NAMES)],
+      ['city', random.pick(CITIES)],
+      ['order', orderNumber(random)],
+      ['colour', random.pick(COLOURS)],
+      ['item', random.pick(ITEMS)],
+      ['day', random.pick(DAYS)],
+      ['number', String(random.below(1000))],
+    ])
+    .slice(0, 3 + random.below(3));
+  if (!fields.some(([key]) => key === 'order'))
+    fields[random.below(fields.length)] = ['order', orderNumber(random)];
   const list = fields.map(([key, value]) => `${key}: ${value}`).join('\n');
   const prose = fields.map(([key, value]) => `the ${key} is ${value}`).join(', ');
   const [key, value] = random.pick(fields);
-  switch (random.below(4)) {
+  switch (random.below(6)) {
     case 0:
       return chat(random, `${list}\nWhat is the ${key}?`, `The ${key} is ${value}.`);
     case 1:
       return chat(random, `${sentence(prose)}. What is the ${key}?`, value);
     case 2:
+    case 3:
       return chat(random, `Write this as a list: ${prose}.`, list);
     default:
       return { text: `${list}\n\n${sentence(prose)}.` };
@@ -112,7 +169,7 @@ function story(random) {
     `On ${day} ${hero} went to the ${place} in ${city}.`,
     random.pick(WEATHER),
     `${hero} was looking for a ${colour} ${item}.`,
-    `At the ${place} ${hero} met ${other}, ${random.pick(['a', 'an old'])} ${random.pick(PEOPLE)} of the family.`.replace('an old', 'an old'),
+    `At the ${place} ${hero} met ${other}, ${random.pick(['an old friend', 'a neighbour', 'a cousin', 'an aunt', 'a teacher'])} of the family.`,
     `"Do you know where I can find a ${item}?" asked ${hero}.`,
     random.chance(0.5)
       ? `"I have a ${item} at home that I do not need," said ${other}. "You can have it."`
@@ -124,12 +181,16 @@ function story(random) {
   const text = lines.join(' ');
   if (random.chance(0.4)) {
     const [question, answer] = random.pick([
-      ['Who went to the ' + place + '?', hero], ['What was the story about?', `It was about a ${colour} ${item}.`],
-      ['Where does it happen?', `It happens in ${city}.`], ['On which day was it?', `It was on ${day}.`],
+      ['Who went to the ' + place + '?', hero],
+      ['What was the story about?', `It was about a ${colour} ${item}.`],
+      ['Where does it happen?', `It happens in ${city}.`],
+      ['On which day was it?', `It was on ${day}.`],
     ]);
     return chat(random, `${text}\n${question}`, answer);
   }
-  return random.chance(0.5) ? { text } : chat(random, `Tell me a story about a ${item} in ${city}.`, text);
+  return random.chance(0.5)
+    ? { text }
+    : chat(random, `Tell me a story about a ${item} in ${city}.`, text);
 }
 
 /** Endless documents: `{text}` or `{messages}`. */
@@ -137,9 +198,9 @@ export function* corpus(seed) {
   const random = createRandom(seed);
   for (;;) {
     const kind = random.below(10);
-    if (kind < 3) yield letter(random);
-    else if (kind < 6) yield reading(random);
-    else if (kind < 8) yield notes(random);
+    if (kind < 2) yield letter(random);
+    else if (kind < 5) yield reading(random);
+    else if (kind < 9) yield notes(random);
     else yield story(random);
   }
 }

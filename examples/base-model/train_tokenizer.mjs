@@ -91,11 +91,26 @@ export const CHAT_TEMPLATE = `{%- for message in messages -%}
 export function writeTokenizer(folder) {
   const alphabet = byteAlphabet();
   const merges = learnMerges(countWords(alphabet), VOCABULARY - SPECIAL.length - 256);
-  const tokens = [...SPECIAL, ...[...alphabet.values()].sort(), ...merges.map((m) => m.replace(' ', ''))];
+  const tokens = [
+    ...SPECIAL,
+    ...[...alphabet.values()].sort(),
+    ...merges.map((m) => m.replace(' ', '')),
+  ];
   const special = (content, id) => ({
-    id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true,
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
   });
-  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const byteLevel = {
+    type: 'ByteLevel',
+    add_prefix_space: false,
+    trim_offsets: true,
+    use_regex: true,
+  };
   const tokenizer = {
     version: '1.0',
     truncation: null,
@@ -109,15 +124,26 @@ export function writeTokenizer(folder) {
     post_processor: null,
     decoder: byteLevel,
     model: {
-      type: 'BPE', dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null,
-      fuse_unk: false, byte_fallback: false, ignore_merges: false,
+      type: 'BPE',
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
       vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
       merges: merges.map((m) => m.split(' ')),
     },
   };
   const config = {
-    tokenizer_class: 'PreTrainedTokenizerFast', eos_token: '<|im_end|>', pad_token: '<|endoftext|>',
-    bos_token: null, unk_token: null, model_max_length: 512, clean_up_tokenization_spaces: false,
+    tokenizer_class: 'PreTrainedTokenizerFast',
+    eos_token: '<|im_end|>',
+    pad_token: '<|endoftext|>',
+    bos_token: null,
+    unk_token: null,
+    model_max_length: 512,
+    clean_up_tokenization_spaces: false,
   };
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(tokenizer) + '\n');

@@ -26,7 +26,7 @@ export function ticket({ order, item, problem, wish, urgency }) {
   ].join('\n');
 }
 
-export function makeChats(rows, seed) {
+export function makeChats(rows, seed = 20261) {
   const random = createRandom(seed);
   const seen = new Set();
   const chats = [];
@@ -47,5 +47,5 @@ export function makeChats(rows, seed) {
 
 if (process.argv[1] && import.meta.url.endsWith(process.argv[1].split('/').pop())) {
   const rows = Number(process.argv[2] ?? 600);
-  for (const chat of makeChats(rows, 20261)) process.stdout.write(JSON.stringify(chat) + '\n');
+  for (const chat of makeChats(rows)) process.stdout.write(JSON.stringify(chat) + '\n');
 }

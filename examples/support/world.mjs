@@ -26,6 +26,7 @@ export function createRandom(seed) {
   };
 }
 
+// prettier-ignore
 export const FIRST_NAMES =
   'Mara Jonas Edith Tomas Lena Oscar Priya Nadia Hugo Iris Pavel Amina Felix Greta Omar Clara Victor Sofia Emil Ruth Adam Hana Leo Marta Simon Yara Peter Nina Karl Dora Ivan Elsa Noah Tilda Bruno Anna Milo Vera Anton Freya'.split(
     ' ',
@@ -34,6 +35,7 @@ export const LAST_NAMES =
   'Lind Berger Novak Haas Moreau Okafor Silva Keller Rossi Dahl Patel Fischer Jensen Kovac Weber Lopez Brandt Nilsen Costa Meyer Adler Braun Petrov Sato Walsh Hart Vogel Larsen Romano Stone'.split(
     ' ',
   );
+// prettier-ignore
 export const ITEMS = [
   'desk lamp', 'wool blanket', 'kettle', 'oak chair', 'rain jacket', 'backpack', 'coffee grinder', 'wall clock',
   'cast iron pan', 'linen shirt', 'garden hose', 'bookshelf', 'tea set', 'hiking boots', 'floor rug', 'bread knife',
@@ -42,9 +44,21 @@ export const ITEMS = [
 ];
 export const COLOURS = ['blue', 'green', 'grey', 'white', 'black', 'red', 'brown', 'yellow'];
 export const DAYS = ['Monday', 'Tuesday', 'Wednesday', 'Thursday', 'Friday', 'Saturday', 'Sunday'];
-export const CITIES = ['Bergen', 'Lyon', 'Porto', 'Graz', 'Leeds', 'Turku', 'Ghent', 'Malmo', 'Basel', 'Gdansk'];
+export const CITIES = [
+  'Bergen',
+  'Lyon',
+  'Porto',
+  'Graz',
+  'Leeds',
+  'Turku',
+  'Ghent',
+  'Malmo',
+  'Basel',
+  'Gdansk',
+];
 
 // Each kind of trouble: how customers put it. {item}, {order}, {day}, {colour}, {other} are filled in.
+// prettier-ignore
 export const PROBLEMS = {
   damaged: [
     'the {item} arrived broken', 'my {item} came with a crack in it', 'the {item} was damaged when I opened the box',
@@ -70,6 +84,7 @@ export const PROBLEMS = {
   ],
 };
 
+// prettier-ignore
 export const WISHES = {
   refund: [
     'I want my money back', 'please refund me', 'I would like a refund', 'please send the money back to my card',
@@ -98,13 +113,29 @@ export const SENSIBLE = {
   defect: ['refund', 'replacement', 'repair', 'information'],
 };
 
+// prettier-ignore
 export const URGENT = [
   'It is urgent.', 'I need this solved today.', 'This cannot wait.', 'Please hurry, I need it by {day}.',
   'This is very urgent for me.', 'I need an answer right away.',
 ];
-export const CALM = ['There is no hurry.', 'Take your time.', 'Whenever you have a moment.', 'It is not urgent.'];
+export const CALM = [
+  'There is no hurry.',
+  'Take your time.',
+  'Whenever you have a moment.',
+  'It is not urgent.',
+];
+// prettier-ignore
 export const GREETINGS = ['Hello,', 'Hi,', 'Good morning,', 'Good evening,', 'Dear team,', 'Hi there,', 'Hello Harbour & Pine,', ''];
-export const CLOSINGS = ['Thank you.', 'Thanks.', 'Kind regards, {name}', 'Best, {name}', 'Thank you, {name}', '{name}', ''];
+export const CLOSINGS = [
+  'Thank you.',
+  'Thanks.',
+  'Kind regards, {name}',
+  'Best, {name}',
+  'Thank you, {name}',
+  '{name}',
+  '',
+];
+// prettier-ignore
 const ORDER_PHRASES = [
   'My order number is {order}.', 'The order is {order}.', 'Order {order}.', 'It is about order {order}.',
   'This is for order {order}.', 'You can find it under {order}.',
