@@ -156,6 +156,22 @@ function notes(random) {
   }
 }
 
+/** Things without rhyme or reason, said again: nothing teaches copying faster. */
+function repeat(random) {
+  const things = Array.from({ length: 3 + random.below(6) }, () =>
+    random.pick([
+      orderNumber(random),
+      orderNumber(random),
+      random.pick(ITEMS),
+      random.pick(FIRST_NAMES),
+      random.pick(CITIES),
+      String(random.below(100_000)),
+    ]),
+  ).join(', ');
+  if (random.chance(0.5)) return { text: `${things}\n${things}` };
+  return chat(random, `Say it again: ${things}`, things);
+}
+
 function story(random) {
   const hero = random.pick(FIRST_NAMES);
   let other = random.pick(FIRST_NAMES);
@@ -199,8 +215,9 @@ export function* corpus(seed) {
   for (;;) {
     const kind = random.below(10);
     if (kind < 2) yield letter(random);
-    else if (kind < 5) yield reading(random);
-    else if (kind < 9) yield notes(random);
+    else if (kind < 4) yield reading(random);
+    else if (kind < 8) yield notes(random);
+    else if (kind < 9) yield repeat(random);
     else yield story(random);
   }
 }

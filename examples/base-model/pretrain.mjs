@@ -11,18 +11,20 @@ import { parseArgs } from 'node:util';
 
 import { createReporter } from '../../dist/cli/progress.js';
 import { ChatTemplate, Model, Tokenizer, Trainer, loadDataset } from '../../dist/index.js';
+import { createRandom } from '../support/world.mjs';
 import { corpus } from './corpus.mjs';
 import { writeTokenizer } from './train_tokenizer.mjs';
 
 const SEQUENCE = 512; // tokens per packed sequence
 const SEQUENCES = 2; // per step
 const CORPUS_SEED = 2026;
+const REPEATS = 0.35; // of the documents
 
 const { values } = parseArgs({
   options: {
     output: { type: 'string', default: fileURLToPath(new URL('.', import.meta.url)) },
     run: { type: 'string', default: 'runs/base-model' },
-    steps: { type: 'string', default: '2000' },
+    steps: { type: 'string', default: '1800' },
     documents: { type: 'string', default: '30000' },
   },
 });
@@ -47,7 +49,7 @@ const config = {
   max_position_embeddings: 512,
   rope_theta: 10000,
   rms_norm_eps: 1e-5,
-  initializer_range: 0.02,
+  initializer_range: 0.04,
   tie_word_embeddings: true,
   attention_bias: false,
   mlp_bias: false,
@@ -57,14 +59,23 @@ const config = {
   torch_dtype: 'bfloat16',
 };
 
-// Every document ends with <|endoftext|>; chats are written out as the template writes them. All
-// tokens are trained, so the rows are plain token ids.
+// Documents of the corpus, chats as the template writes them, and among them random tokens said
+// twice: these give every token an embedding and teach copying early (Olsson et al., 2022).
 async function* rows() {
-  let made = 0;
-  for (const { text, messages } of corpus(CORPUS_SEED)) {
-    if (made++ === Number(values.documents)) return;
-    const document = `${text ?? template.render(messages)}<|endoftext|>`;
-    yield { input_ids: [...(await tokenizer.encode(document)).ids] };
+  const random = createRandom(CORPUS_SEED + 1);
+  const end = id('<|endoftext|>');
+  const texts = corpus(CORPUS_SEED);
+  for (let made = 0; made < Number(values.documents); made++) {
+    if (random.chance(REPEATS)) {
+      const once = Array.from({ length: 8 + random.below(25) }, () =>
+        random.below(tokenizer.vocabularySize),
+      );
+      yield { input_ids: [...once, ...once, end] };
+      continue;
+    }
+    const { text, messages } = texts.next().value;
+    const { ids } = await tokenizer.encode(text ?? template.render(messages));
+    yield { input_ids: [...ids, end] };
   }
 }
 
