@@ -17,7 +17,7 @@ const MODEL = path.join(here, 'base-model');
 const CHATS = path.join(here, 'support', 'chats.jsonl');
 const OUTPUT = path.join(process.cwd(), 'runs', 'demo');
 const HELD_OUT = 40; // the last chats of the file: never trained on
-const STEPS = 120;
+const STEPS = 390;
 
 const started = performance.now();
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
@@ -49,9 +49,9 @@ async function train(model, chats, heldOut) {
     maxSteps: STEPS,
     perDeviceTrainBatchSize: 8,
     maxLength: 512,
-    learningRate: 4e-3,
+    learningRate: 5e-3,
     lrSchedulerType: 'cosine',
-    warmupSteps: 6,
+    warmupSteps: 10,
     evalSteps: STEPS / 3,
     saveSteps: STEPS,
     loggingSteps: process.stderr.isTTY ? 1 : 10,

@@ -209,15 +209,18 @@ function story(random) {
     : chat(random, `Tell me a story about a ${item} in ${city}.`, text);
 }
 
-/** Endless documents: `{text}` or `{messages}`. */
-export function* corpus(seed) {
+/**
+ * Endless documents: `{text}` or `{messages}`. With `repeats`, a tenth of them are things said again.
+ */
+export function* corpus(seed, { repeats = false } = {}) {
   const random = createRandom(seed);
+  const [readings, allNotes] = repeats ? [4, 8] : [5, 9];
   for (;;) {
     const kind = random.below(10);
     if (kind < 2) yield letter(random);
-    else if (kind < 4) yield reading(random);
-    else if (kind < 8) yield notes(random);
-    else if (kind < 9) yield repeat(random);
+    else if (kind < readings) yield reading(random);
+    else if (kind < allNotes) yield notes(random);
+    else if (repeats && kind < 9) yield repeat(random);
     else yield story(random);
   }
 }

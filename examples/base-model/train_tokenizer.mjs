@@ -1,5 +1,5 @@
-// Trains the base model's tokenizer: byte-level BPE (Sennrich et al., 2016), two digits at a time at
-// most so that order numbers can be copied, and writes the Hugging Face files.
+// Trains the base model's tokenizer: byte-level BPE (Sennrich et al., 2016), digits one by one so that
+// order numbers can be copied, and writes the Hugging Face files.
 //
 //   node examples/base-model/train_tokenizer.mjs OUTPUT_FOLDER
 
@@ -25,8 +25,8 @@ function byteAlphabet() {
   return table;
 }
 
-// The same split as the pre_tokenizer below: digits by two, then GPT-2's pattern.
-const SPLIT = /\p{N}{1,2}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+// The same split as the pre_tokenizer below: digits alone, then GPT-2's pattern.
+const SPLIT = /\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
 
 function countWords(alphabet) {
   const counts = new Map();
@@ -119,10 +119,7 @@ export function writeTokenizer(folder) {
     normalizer: null,
     pre_tokenizer: {
       type: 'Sequence',
-      pretokenizers: [
-        { type: 'Split', pattern: { Regex: '\\p{N}{1,2}' }, behavior: 'Isolated', invert: false },
-        byteLevel,
-      ],
+      pretokenizers: [{ type: 'Digits', individual_digits: true }, byteLevel],
     },
     post_processor: null,
     decoder: byteLevel,

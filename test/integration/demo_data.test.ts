@@ -72,8 +72,13 @@ describe('base model', () => {
     const scratch = mkdtempSync(path.join(os.tmpdir(), 'lowrank-demo-'));
     const model = await Model.load(baseModel, { threads: 1 });
     try {
-      const question = [{ role: 'user', content: 'city: Graz\nday: Monday\nWhat is the city?' }];
-      expect(await model.generate(question, { maxNewTokens: 24 }).text()).toContain('Graz');
+      // It answers letters in prose, and mostly about the right thing (chance: 1 in 30).
+      let aboutTheItem = 0;
+      for (const { messages } of chats.slice(0, 8)) {
+        const answer = await model.generate([messages[1]!], { maxNewTokens: 48 }).text();
+        if (answer.includes(parseTicket(messages[2]!.content)['item']!)) aboutTheItem++;
+      }
+      expect(aboutTheItem).toBeGreaterThanOrEqual(4);
       const data = await loadDataset(chats.slice(0, 8));
       const { loss } = await evaluate(model, data, { cacheDir: scratch });
       // Not trained for tickets, yet not lost as random weights are: ln(1536) = 7.3.
