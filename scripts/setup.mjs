@@ -52,7 +52,8 @@ export function setUpPackages() {
 
 /** Configures and builds `targets`; returns what the compiler printed when `capture` is set. */
 export function buildNative(targets, { capture = false } = {}) {
-  run(bin('cmake-js'), ['configure', '--CDLOWRANK_TESTS=ON', '-l', 'error'], { capture: true });
+  const options = ['--CDLOWRANK_TESTS=ON', '--CDLOWRANK_C_LIBRARY=ON'];
+  run(bin('cmake-js'), ['configure', ...options, '-l', 'error'], { capture: true });
   const jobs = String(os.availableParallelism());
   const args = ['--build', buildFolder, '--parallel', jobs];
   if (targets.length > 0) args.push('--target', ...targets);

@@ -49,8 +49,7 @@ void delta_row(const LoraModule& module, const std::vector<float>& a, const std:
 
 class Merger {
  public:
-  Merger(const ShardedTensors& tensors, const AdapterImpl& adapter)
-      : tensors_(tensors), adapter_(adapter) {
+  Merger(const ShardedTensors& tensors, const AdapterImpl& adapter) : adapter_(adapter) {
     for (const LoraModule& module : adapter.modules) modules_[module.name + ".weight"] = &module;
     const bool tied = adapter.model->config.tied_embeddings;
     // Once one of the two is trained apart, they differ.
@@ -125,7 +124,6 @@ class Merger {
     }
   }
 
-  const ShardedTensors& tensors_;
   const AdapterImpl& adapter_;
   std::map<std::string, const LoraModule*> modules_;
   std::vector<Source> sources_;
