@@ -85,8 +85,8 @@ const SHAPES: Record<string, Shape> = {
 
 export const SHAPE_NAMES = Object.keys(SHAPES);
 
-/** The config.json text of a named shape, or of a config.json file. */
-export async function shapeConfig(name: string): Promise<string> {
+/** The config.json text of a named shape with weights of type `dtype`, or of a config.json file. */
+export async function shapeConfig(name: string, dtype: 'f32' | 'bf16'): Promise<string> {
   const shape = SHAPES[name];
   if (shape)
     return JSON.stringify({
@@ -95,6 +95,7 @@ export async function shapeConfig(name: string): Promise<string> {
       rms_norm_eps: 1e-6,
       max_position_embeddings: 32768,
       initializer_range: 0.02,
+      torch_dtype: dtype === 'bf16' ? 'bfloat16' : 'float32',
       bos_token_id: 1,
       eos_token_id: 2,
     });
@@ -117,26 +118,28 @@ interface FlopInput {
 }
 
 /**
- * Floating-point operations per trained token as counted for MFU: frozen linears 4N (6N when trained), head
- * 4VH (6VH), causal attention 6 L s d, adapters 6N; no credit for recomputation.
+ * Floating-point operations per trained token as counted for MFU: 2 per multiply-add of the forward
+ * pass, twice that of the backward pass for what is trained, once for frozen weights (no weight
+ * gradient): frozen linears and head 4 N, trained ones 6 N, adapters 6 N, causal attention
+ * 6 L s d with half of s seen on average. `recompute` counts one more forward pass of the blocks
+ * alone, which MFU gives no credit for.
  */
 export function flopsPerToken(
   model: FlopInput,
   sequence: number,
-  method: 'lora' | 'qlora' | 'full',
+  method: 'lora' | 'qlora' | 'full' | 'recompute',
   adapterParameters: number,
 ): number {
   const attention = model.heads * model.headDim;
-  const perLayer =
+  const block =
     2 * model.hidden * attention +
     2 * model.hidden * model.kvHeads * model.headDim +
     3 * model.hidden * model.intermediate;
-  const head = model.vocabulary * model.hidden;
-  const factor = method === 'full' ? 6 : 4;
-  // A causal token attends to half the sequence on average; 6 L s d counts that half already.
+  const head = method === 'recompute' ? 0 : model.vocabulary * model.hidden;
+  const weights = { recompute: 2, lora: 4, qlora: 4, full: 6 }[method];
+  const others = method === 'recompute' ? 2 : 6;
   return (
-    factor * (perLayer * model.layers + head) +
-    6 * model.layers * sequence * attention +
-    6 * adapterParameters
+    weights * (block * model.layers + head) +
+    others * (model.layers * sequence * attention + adapterParameters)
   );
 }

@@ -1,129 +1,216 @@
-// `lowrank bench train`: tokens per second of whole steps on random weights of a named shape.
+// `lowrank bench train|kernels|memory|decode`: what the engine reaches on this machine, as a table or
+// as JSON, with the share of a peak that was measured beside it.
 
+import Table from 'cli-table3';
 import type { Command } from 'commander';
 import { z } from 'zod';
 
-import { flopsPerToken, SHAPE_NAMES, shapeConfig } from '../bench/shapes.js';
-import { loadAddon } from '../native/load_addon.js';
-import type { NativeMicroBatch, NativeModel } from '../native/addon.js';
-import {
-  nativeLoraOptions,
-  nativeModelOptions,
-  nativeSessionOptions,
-} from '../train/native_options.js';
-import { commandSchema, trainingSchema } from '../train/options.js';
+import { benchDecode } from '../bench/decode.js';
+import { benchKernels } from '../bench/kernels.js';
+import { benchMemory } from '../bench/memory.js';
+import { saveResults } from '../bench/results.js';
+import { SHAPE_NAMES } from '../bench/shapes.js';
+import { benchTrain } from '../bench/train.js';
 import { addFlags, kebab, parseOptions } from './flags.js';
 import { formatBytes } from './progress.js';
 
-const shape = {
-  shape: z
-    .string()
-    .default('smollm2-135m')
-    .describe(`${SHAPE_NAMES.join(', ')}, or a config.json`),
-  method: z.enum(['lora', 'qlora', 'full']).default('lora').describe('what is trained'),
-  dtype: z.enum(['f32', 'bf16']).default('bf16').describe('type of activations'),
-  seq: z.number().int().positive().default(512).describe('tokens per sequence'),
-  batch: z.number().int().positive().default(1).describe('sequences per step'),
-  steps: z.number().int().positive().default(3).describe('measured steps, after one to warm up'),
+const shape = z
+  .string()
+  .default('smollm2-135m')
+  .describe(`${SHAPE_NAMES.join(', ')}, or a config.json`);
+const dtype = z.enum(['f32', 'bf16']).default('bf16').describe('type of activations and weights');
+const seq = z.number().int().positive().default(512);
+const device = {
   threads: z.number().int().positive().optional().describe('CPU threads'),
   isa: z.string().optional().describe('instruction set'),
 };
-const schema = z.strictObject(shape);
-type BenchOptions = z.output<typeof schema>;
+const results = z.string().optional().describe('folder to append the rows to, as CSV');
+const steps = (count: number, text: string) =>
+  z.number().int().positive().default(count).describe(text);
 
-/** Random token ids, one document per sequence, every token labelled; the same at every call. */
-function randomBatch(vocabulary: number, sequence: number, count: number): NativeMicroBatch {
-  const tokens = sequence * count;
-  const inputIds = new Int32Array(tokens);
-  let state = 12345;
-  for (let i = 0; i < tokens; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    inputIds[i] = Math.floor((state / 4294967296) * vocabulary);
+const trainShape = {
+  shape,
+  method: z.enum(['lora', 'qlora', 'full']).default('lora').describe('what is trained'),
+  dtype,
+  seq: seq.describe('tokens per sequence'),
+  batch: z.number().int().positive().default(1).describe('sequences per step'),
+  documents: z.number().int().positive().default(1).describe('documents packed into a sequence'),
+  steps: steps(3, 'measured steps, after one to warm up'),
+  checkpointing: z.enum(['none', 'block', 'auto']).default('auto').describe('what is recomputed'),
+  ...device,
+  profile: z.boolean().default(false).describe('show the time of every operation'),
+  results,
+};
+const kernelsShape = {
+  shape,
+  dtype,
+  seq: seq.describe('rows of the operations'),
+  steps: steps(10, 'measured runs of each operation'),
+  filter: z.string().optional().describe('only operations with this in their name'),
+  ...device,
+  results,
+};
+const memoryShape = {
+  shape: z.array(z.string()).default(['smollm2-135m', 'qwen2.5-0.5b']).describe('shapes'),
+  dtype,
+  seq: z.array(z.coerce.number().int().positive()).default([256, 1024, 2048]).describe('lengths'),
+  ...device,
+  results,
+};
+const decodeShape = {
+  shape,
+  quantization: z.enum(['none', 'nf4', 'nf4-double']).default('none').describe('of the weights'),
+  dtype,
+  seq: seq.describe('tokens in the cache'),
+  steps: steps(32, 'measured tokens'),
+  ...device,
+  results,
+};
+
+function table(head: string[], rows: (string | number)[][]): string {
+  const result = new Table({ head, style: { head: [], border: [], compact: true } });
+  result.push(...rows);
+  return result.toString() + '\n';
+}
+async function collect<T>(rows: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = [];
+  for await (const row of rows) all.push(row);
+  return all;
+}
+const percent = (share: number) => (Number.isFinite(share) ? `${(share * 100).toFixed(1)} %` : '');
+const giga = (rate: number) => (rate / 1e9).toFixed(1);
+const milliseconds = (seconds: number) => (seconds * 1e3).toPrecision(4);
+
+const trainSchema = z.strictObject(trainShape);
+
+async function trainCommand(options: z.output<typeof trainSchema>, json: boolean) {
+  const { row, profile } = await benchTrain(options);
+  if (options.results) await saveResults(options.results, 'train', [row]);
+  if (json) return JSON.stringify(options.profile ? { row, profile } : { row }) + '\n';
+  let text =
+    `${row.shape} ${row.method} ${row.dtype}, ${row.batch} x ${row.seq} tokens, ${row.isa}, ${row.threads} threads\n` +
+    `${row.seconds_per_step.toFixed(3)} s a step (${row.seconds_min.toFixed(3)} to ${row.seconds_max.toFixed(3)}), ` +
+    `${row.tokens_per_second.toFixed(1)} tokens/s\n` +
+    `${percent(row.share_of_peak)} of the measured peak of ${giga(row.peak_flops_per_second)} GFLOP/s, ` +
+    `${percent(row.mfu)} without recomputation\n` +
+    `peak memory ${formatBytes(row.peak_memory_bytes)}, of which planned ${formatBytes(row.planned_bytes)}\n`;
+  if (options.profile) {
+    const total = options.steps * row.seconds_per_step;
+    text += table(
+      ['operation', 'shape', 'calls', 'ms a step', 'share', 'of peak', 'GB/s'],
+      profile.map((r) => [
+        r.op,
+        r.shape,
+        r.calls / options.steps,
+        milliseconds(r.seconds / options.steps),
+        percent(r.seconds / total),
+        r.flops > 0 ? percent(r.flops / r.seconds / row.peak_flops_per_second) : '',
+        giga(r.bytes / r.seconds),
+      ]),
+    );
   }
-  const documentOffsets = Int32Array.from({ length: count + 1 }, (_, i) => i * sequence);
-  return { inputIds, labels: inputIds.slice(), documentOffsets };
+  return text;
 }
 
-async function benchTrain(options: BenchOptions) {
-  const addon = loadAddon();
-  const device = { device: 'cpu', threads: options.threads, isa: options.isa };
-  const command = commandSchema.parse({
-    model: '-',
-    data: '-',
-    output: '-',
-    method: options.method,
-    dtype: options.dtype,
-    loraR: 16,
-    loraAlpha: 32,
+const kernelsSchema = z.strictObject(kernelsShape);
+
+async function kernelsCommand(options: z.output<typeof kernelsSchema>, json: boolean) {
+  const rows = await collect(benchKernels(options));
+  if (options.results) await saveResults(options.results, 'kernels', rows);
+  if (json) return JSON.stringify(rows) + '\n';
+  return table(
+    ['operation', 'size', 'weight', 'ms', 'min', 'max', 'GFLOP/s', 'of peak', 'GB/s'],
+    rows.map((r) => [
+      r.op,
+      r.size,
+      r.storage,
+      milliseconds(r.seconds),
+      milliseconds(r.seconds_min),
+      milliseconds(r.seconds_max),
+      r.flops_per_second > 0 ? giga(r.flops_per_second) : '',
+      r.flops_per_second > 0 ? percent(r.share_of_peak) : '',
+      giga(r.bytes_per_second),
+    ]),
+  );
+}
+
+const memorySchema = z.strictObject(memoryShape);
+
+async function memoryCommand(options: z.output<typeof memorySchema>, json: boolean) {
+  const { shape: shapes, seq: seqs, ...others } = options;
+  const rows = await collect(benchMemory({ shapes, seqs, ...others }));
+  if (options.results) await saveResults(options.results, 'memory', rows);
+  if (json) return JSON.stringify(rows) + '\n';
+  return table(
+    ['shape', 'method', 'tokens', 'checkpointing', 'predicted', 'measured', 'ratio'],
+    rows.map((r) => [
+      r.shape,
+      r.method,
+      r.seq,
+      r.checkpointing,
+      formatBytes(r.predicted_bytes),
+      formatBytes(r.measured_bytes),
+      r.ratio.toFixed(3),
+    ]),
+  );
+}
+
+const decodeSchema = z.strictObject(decodeShape);
+
+async function decodeCommand(options: z.output<typeof decodeSchema>, json: boolean) {
+  const row = await benchDecode(options);
+  if (options.results) await saveResults(options.results, 'decode', [row]);
+  if (json) return JSON.stringify(row) + '\n';
+  return (
+    `${row.shape} ${row.quantization} ${row.dtype}, ${row.seq} tokens in the cache, ${row.isa}, ${row.threads} threads\n` +
+    `${row.tokens_per_second.toFixed(1)} tokens/s, ${giga(row.read_bytes_per_second)} GB/s read: ` +
+    `${percent(row.share_of_bandwidth)} of the measured bandwidth; prefill ${row.prefill_tokens_per_second.toFixed(0)} tokens/s\n`
+  );
+}
+
+function addCommand<S extends z.ZodRawShape>(
+  bench: Command,
+  name: string,
+  description: string,
+  options: S,
+  run: (options: z.output<z.ZodObject<S>>, json: boolean) => Promise<string>,
+) {
+  const command = bench
+    .command(name)
+    .description(description)
+    .option('--json', 'print one line of JSON');
+  addFlags(command, options as unknown as Record<string, z.ZodType>).action(async () => {
+    const { json, ...flags } = command.opts<Record<string, unknown>>();
+    const given = Object.fromEntries(
+      Object.entries(flags).filter(([, value]) => value !== undefined),
+    );
+    const parsed = parseOptions(z.strictObject(options), given, (key) => `--${kebab(key)}`);
+    process.stdout.write(await run(parsed as z.output<z.ZodObject<S>>, json === true));
   });
-  const model: NativeModel = await addon.createModel(
-    device,
-    await shapeConfig(options.shape),
-    { ...nativeModelOptions(command), maxLength: options.seq },
-    1,
-  );
-  const adapter =
-    options.method === 'full' ? null : await model.createAdapter(nativeLoraOptions(command), 1);
-  const tokens = options.seq * options.batch;
-  const session = await model.createSession(
-    adapter,
-    nativeSessionOptions(trainingSchema.parse({}), { maxTokens: tokens }),
-  );
-  const info = model.info();
-  const batch = randomBatch(info.vocabulary, options.seq, options.batch);
-  const seconds: number[] = [];
-  let loss = 0;
-  for (let step = 1; step <= options.steps + 1; step++) {
-    const started = performance.now();
-    const result = await session.step([batch], { learningRate: 1e-4, step });
-    loss = result.loss;
-    if (step > 1) seconds.push((performance.now() - started) / 1000);
-  }
-  seconds.sort((a, b) => a - b);
-  const median = seconds[Math.floor(seconds.length / 2)]!;
-  const flops = flopsPerToken(info, options.seq, options.method, adapter?.info().parameters ?? 0);
-  const row = {
-    shape: options.shape,
-    method: options.method,
-    dtype: options.dtype,
-    seq: options.seq,
-    batch: options.batch,
-    threads: addon.describeDevice(device).threads,
-    isa: info.isa,
-    seconds_per_step: median,
-    seconds_min: seconds[0]!,
-    seconds_max: seconds.at(-1)!,
-    tokens_per_second: tokens / median,
-    flops_per_second: (tokens / median) * flops,
-    peak_memory_bytes: addon.memory().peakResidentBytes,
-    planned_bytes: session.plan().totalBytes,
-    loss,
-  };
-  await session.dispose();
-  await adapter?.dispose();
-  await model.dispose();
-  return row;
 }
 
 export function addBench(program: Command): void {
   const bench = program.command('bench').description('Measure the engine on this machine.');
-  const train = bench
-    .command('train')
-    .description('Whole training steps on random weights of a named shape.')
-    .option('--json', 'print one JSON object');
-  addFlags(train, shape).action(async () => {
-    const { json, ...flags } = train.opts<Record<string, unknown>>();
-    const given = Object.fromEntries(
-      Object.entries(flags).filter(([, value]) => value !== undefined),
-    );
-    const row = await benchTrain(parseOptions(schema, given, (key) => `--${kebab(key)}`));
-    if (json) process.stdout.write(JSON.stringify(row) + '\n');
-    else
-      process.stdout.write(
-        `${row.shape} ${row.method} ${row.dtype} ${row.batch} x ${row.seq} on ${row.isa}, ${row.threads} threads\n` +
-          `${row.seconds_per_step.toFixed(3)} s a step (${row.seconds_min.toFixed(3)} to ${row.seconds_max.toFixed(3)}), ` +
-          `${row.tokens_per_second.toFixed(1)} tokens/s, ${(row.flops_per_second / 1e9).toFixed(0)} GFLOP/s, ` +
-          `peak ${formatBytes(row.peak_memory_bytes)} (planned ${formatBytes(row.planned_bytes)})\n`,
-      );
-  });
+  addCommand(
+    bench,
+    'train',
+    'Whole training steps on random weights of a named shape.',
+    trainShape,
+    trainCommand,
+  );
+  addCommand(
+    bench,
+    'kernels',
+    'Single operations at the sizes of a named shape.',
+    kernelsShape,
+    kernelsCommand,
+  );
+  addCommand(
+    bench,
+    'memory',
+    'The memory plan against what processes need.',
+    memoryShape,
+    memoryCommand,
+  );
+  addCommand(bench, 'decode', 'Generation of one sequence.', decodeShape, decodeCommand);
 }

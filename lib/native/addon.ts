@@ -10,6 +10,7 @@ export interface NativeDeviceOptions {
   device: string; // "cpu"
   threads?: number;
   isa?: string;
+  profile?: boolean; // time every operation (NativeModel.takeProfile)
 }
 
 export interface NativeModelOptions {
@@ -113,9 +114,21 @@ export interface NativeAbortFlag {
   abort(): void;
 }
 
+// FLOPs of products only; bytes of operands, each once.
+export interface NativeProfileRow {
+  op: string;
+  shape: string;
+  calls: number;
+  seconds: number;
+  flops: number;
+  bytes: number;
+}
+
 export interface NativeModel {
   info(): NativeModelInfo;
   save(folder: string, dtype: NativeDType): Promise<void>;
+  // What ran since the last call, slowest first; [] unless the device was opened with `profile`.
+  takeProfile(): Promise<NativeProfileRow[]>;
   createAdapter(options: NativeLoraOptions, seed: number): Promise<NativeAdapter>;
   loadAdapter(folder: string): Promise<NativeAdapter>;
   createSession(
@@ -175,6 +188,8 @@ export interface NativeAddon {
     totalBytes: number;
     freeBytes: number;
   };
+  // FLOP per second of f32 or bf16 products, or bytes per second of memory read; measured now.
+  measurePeak(device: NativeDeviceOptions, kind: 'f32' | 'bf16' | 'memory'): Promise<number>;
   createAbortFlag(): NativeAbortFlag;
   loadModel(
     device: NativeDeviceOptions,

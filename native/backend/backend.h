@@ -21,7 +21,7 @@
 
 namespace lowrank {
 
-inline constexpr uint32_t kBackendAbiVersion = 1;
+inline constexpr uint32_t kBackendAbiVersion = 2;
 
 // ---- Operands -----------------------------------------------------------------------------------
 
@@ -357,6 +357,13 @@ struct DeviceInfo {
   uint64_t fixed_bytes = 0;  // what the device holds for itself from open() on (packing buffers)
 };
 
+// What measure_peak measures, with every worker busy.
+enum class PeakKind : uint8_t {
+  kF32Products = 0,   // FLOP per second that f32 operands can reach in a product
+  kBF16Products = 1,  // the same of bf16 operands with f32 sums
+  kMemoryRead = 2,    // bytes per second read from memory too large for the caches
+};
+
 struct Backend {
   uint32_t abi_version;
   uint32_t struct_bytes;
@@ -374,6 +381,8 @@ struct Backend {
   int (*copy)(void* device, void* to, const void* from, size_t bytes);
   int (*fill_zero)(void* device, void* to, size_t bytes);
   int (*synchronize)(void* device);
+  // Runs for about `seconds`; *rate = FLOP or bytes per second of the fastest tenth part of it.
+  int (*measure_peak)(void* device, PeakKind kind, double seconds, double* rate);
   bool host_memory;  // device pointers can be read and written by the host
 
   size_t (*linear_workspace_bytes)(void* device, const LinearShape*);

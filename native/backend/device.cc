@@ -10,6 +10,14 @@ std::shared_ptr<Device> Device::open(const std::string& name, const DeviceOption
 }
 
 std::shared_ptr<Device> Device::open(const Backend& backend, const DeviceOptions& options) {
+  return adopt(backend, open_handle(backend, options));
+}
+
+std::shared_ptr<Device> Device::adopt(const Backend& backend, void* handle) {
+  return std::shared_ptr<Device>(new Device(backend, handle));
+}
+
+void* Device::open_handle(const Backend& backend, const DeviceOptions& options) {
   if (backend.abi_version != kBackendAbiVersion || backend.struct_bytes != sizeof(Backend))
     throw Error(ErrorCode::kBackend,
                 std::string("the ") + backend.name + " backend was built for another version",
@@ -18,7 +26,13 @@ std::shared_ptr<Device> Device::open(const Backend& backend, const DeviceOptions
   void* handle = nullptr;
   if (backend.open(&options, &handle, message, sizeof message) != 0)
     throw Error(ErrorCode::kBackend, message, backend.name);
-  return std::shared_ptr<Device>(new Device(backend, handle));
+  return handle;
+}
+
+double Device::peak(PeakKind kind, double seconds) const {
+  double rate = 0;
+  check(backend_->measure_peak(handle_, kind, seconds, &rate), "measure_peak");
+  return rate;
 }
 
 Device::~Device() { backend_->close(handle_); }

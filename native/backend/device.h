@@ -17,6 +17,14 @@ class Device {
   // For tests and plug-ins: a table that isn't registered.
   static std::shared_ptr<Device> open(const Backend& backend, const DeviceOptions& options = {});
 
+  // In two parts, for a table around another one: the handle of an open device, and a device of a
+  // handle that `backend.close` will close. `backend` must live until then.
+  static void* open_handle(const Backend& backend, const DeviceOptions& options);
+  static std::shared_ptr<Device> adopt(const Backend& backend, void* handle);
+
+  // What the device reaches at best, measured now; see PeakKind. Takes about `seconds`.
+  double peak(PeakKind kind, double seconds = 0.2) const;
+
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/os.h"
 #include "cpu/cpu_device.h"
+#include "cpu/peak.h"
 
 namespace lowrank {
 namespace cpu {
@@ -113,6 +114,10 @@ int run(void* handle, const Op* op) {
   });
 }
 
+int measure_peak(void* handle, PeakKind kind, double seconds, double* rate) {
+  return guarded([&] { *rate = cpu::measure_peak(as_device(handle), kind, seconds); });
+}
+
 int adamw(void* handle, const AdamW* op) {
   return op->eight_bit ? run<&KernelTable::adamw_8bit>(handle, op)
                        : run<&KernelTable::adamw_f32>(handle, op);
@@ -141,6 +146,7 @@ Backend make_backend() {
   b.copy = copy;
   b.fill_zero = fill_zero;
   b.synchronize = synchronize;
+  b.measure_peak = measure_peak;
   b.host_memory = true;
   b.linear_workspace_bytes = workspace_bytes<&T::linear_workspace_bytes, LinearShape>;
   b.attention_workspace_bytes = workspace_bytes<&T::attention_workspace_bytes, AttentionShape>;

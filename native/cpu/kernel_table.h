@@ -39,6 +39,11 @@ struct KernelTable {
   void (*quantize_nf4)(CpuDevice&, const QuantizeNf4&);
   void (*quantize_absmax)(CpuDevice&, const QuantizeAbsmax&);
   void (*dequantize)(CpuDevice&, const Dequantize&);
+
+  // What cpu/peak.cc times: products in registers (the FLOPs done are returned), and reading.
+  int64_t (*f32_product_loop)(int64_t rounds);
+  int64_t (*bf16_product_loop)(int64_t rounds);
+  void (*read_loop)(const void* from, size_t bytes);
 };
 
 // Every row filled with the scalar reference (reference_table.cc).

@@ -175,6 +175,24 @@ void quantize_nf4(CpuDevice&, const QuantizeNf4& op) { ref::quantize_nf4(op); }
 void quantize_absmax(CpuDevice&, const QuantizeAbsmax& op) { ref::quantize_absmax(op); }
 void dequantize(CpuDevice&, const Dequantize& op) { ref::dequantize(op); }
 
+// One chain: what scalar code reaches when every product waits for the last.
+int64_t multiply_loop(int64_t rounds) {
+  volatile float factor = 0.5f;
+  const float x = factor;
+  float sum = 0;
+  for (int64_t i = 0; i < rounds * 64; ++i) sum = sum * x + x;
+  factor = sum;
+  return rounds * 64 * 2;
+}
+
+void read_loop(const void* from, size_t bytes) {
+  const uint64_t* at = static_cast<const uint64_t*>(from);
+  uint64_t bits = 0;
+  for (size_t i = 0; i < bytes / 8; ++i) bits |= at[i];
+  volatile uint64_t sink = bits;
+  (void)sink;
+}
+
 size_t no_linear_workspace(const CpuDevice&, const LinearShape&) { return 0; }
 size_t no_attention_workspace(const CpuDevice&, const AttentionShape&) { return 0; }
 size_t no_head_loss_workspace(const CpuDevice&, const HeadLossShape&) { return 0; }
@@ -205,6 +223,9 @@ KernelTable reference_table() {
   table.quantize_nf4 = quantize_nf4;
   table.quantize_absmax = quantize_absmax;
   table.dequantize = dequantize;
+  table.f32_product_loop = multiply_loop;
+  table.bf16_product_loop = multiply_loop;
+  table.read_loop = read_loop;
   return table;
 }
 

@@ -33,6 +33,7 @@ Napi::Object define_addon(Napi::Env env, Napi::Object exports) {
   exports.Set("version", engine_version());
   exports.Set("listBackends", Napi::Function::New<&list_backends>(env, "listBackends"));
   exports.Set("describeDevice", Napi::Function::New<&describe_device>(env, "describeDevice"));
+  exports.Set("measurePeak", Napi::Function::New<&measure_peak>(env, "measurePeak"));
   exports.Set("createAbortFlag",
               Napi::Function::New<&AbortFlagWrap::create>(env, "createAbortFlag"));
   exports.Set("loadModel", Napi::Function::New<&ModelWrap::load>(env, "loadModel"));

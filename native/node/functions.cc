@@ -40,6 +40,30 @@ Napi::Value describe_device(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value measure_peak(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] {
+    const std::string name = read_text(info[1], "kind");
+    PeakKind kind = PeakKind::kF32Products;
+    if (name == "bf16") {
+      kind = PeakKind::kBF16Products;
+    } else if (name == "memory") {
+      kind = PeakKind::kMemoryRead;
+    } else if (name != "f32") {
+      throw Error(ErrorCode::kInvalidArgument, "there is no peak '" + name + "'", "kind",
+                  "use f32, bf16 or memory");
+    }
+    const std::shared_ptr<SerialWorker> worker = Environment::of(info.Env()).new_worker();
+    return run_async(
+        info.Env(), *worker, new_abort_state(),
+        [device = read_device(info[0]), kind](std::atomic<bool>&) {
+          return device.open()->peak(kind);
+        },
+        [worker](Napi::Env env, double rate) -> napi_value {
+          return Napi::Number::New(env, rate);
+        });
+  });
+}
+
 Napi::Value estimate_plan(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&] {
     const DeviceRequest device = read_device(info[0]);

@@ -7,6 +7,7 @@ namespace lowrank::node {
 
 Napi::Value list_backends(const Napi::CallbackInfo& info);
 Napi::Value describe_device(const Napi::CallbackInfo& info);
+Napi::Value measure_peak(const Napi::CallbackInfo& info);
 Napi::Value estimate_plan(const Napi::CallbackInfo& info);
 Napi::Value merge_adapter_folder(const Napi::CallbackInfo& info);
 Napi::Value inspect_safetensors(const Napi::CallbackInfo& info);

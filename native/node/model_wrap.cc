@@ -20,7 +20,8 @@ Napi::Value make_model(Napi::Env env, DeviceRequest device, AbortState abort,
       env, *worker, std::move(abort),
       [device = std::move(device), make = std::move(make)](std::atomic<bool>& aborted) {
         auto object = std::make_shared<ModelObject>();
-        object->model = make(device.open(), aborted);
+        object->device = device.open();
+        object->model = make(object->device, aborted);
         object->info = object->model->info();
         return object;
       },
@@ -38,6 +39,7 @@ Napi::Function ModelWrap::define(Napi::Env env) {
   return DefineClass(
       env, "NativeModel",
       {InstanceMethod<&ModelWrap::info>("info"), InstanceMethod<&ModelWrap::save>("save"),
+       InstanceMethod<&ModelWrap::take_profile>("takeProfile"),
        InstanceMethod<&ModelWrap::create_adapter>("createAdapter"),
        InstanceMethod<&ModelWrap::load_adapter>("loadAdapter"),
        InstanceMethod<&ModelWrap::create_session>("createSession"),
@@ -85,6 +87,19 @@ Napi::Value ModelWrap::save(const Napi::CallbackInfo& info) {
           object->model->save(folder, dtype);
         },
         resolve_undefined());
+  });
+}
+
+Napi::Value ModelWrap::take_profile(const Napi::CallbackInfo& info) {
+  return promised(info.Env(), [&] {
+    return run_async(
+        info.Env(), worker(), new_abort_state(),
+        [object = handle()->get<ModelObject>()](std::atomic<bool>&) {
+          return lowrank::take_profile(*object->device);
+        },
+        [](Napi::Env env, const std::vector<ProfileRow>& rows) -> napi_value {
+          return to_js(env, rows);
+        });
   });
 }
 

@@ -7,6 +7,7 @@
 namespace lowrank::node {
 
 struct ModelObject {
+  std::shared_ptr<Device> device;
   std::shared_ptr<Model> model;
   ModelInfo info;
 };
@@ -26,6 +27,7 @@ class ModelWrap : public HandleWrap<ModelWrap> {
  private:
   Napi::Value info(const Napi::CallbackInfo& info);
   Napi::Value save(const Napi::CallbackInfo& info);
+  Napi::Value take_profile(const Napi::CallbackInfo& info);
   Napi::Value create_adapter(const Napi::CallbackInfo& info);
   Napi::Value load_adapter(const Napi::CallbackInfo& info);
   Napi::Value create_session(const Napi::CallbackInfo& info);

@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "backend/profile.h"
+
 namespace lowrank::node {
 
 namespace {
@@ -22,7 +24,7 @@ std::shared_ptr<Device> DeviceRequest::open() const {
   DeviceOptions options;
   options.threads = threads;
   options.isa = isa.empty() ? nullptr : isa.c_str();
-  return Device::open(name, options);
+  return profile ? open_profiled(name, options) : Device::open(name, options);
 }
 
 DeviceRequest read_device(const Napi::Value& value) {
@@ -33,6 +35,7 @@ DeviceRequest read_device(const Napi::Value& value) {
     request.threads = static_cast<int32_t>(options.integer("threads", 0, 4096));
   }
   if (options.has("isa")) request.isa = options.text("isa");
+  if (options.has("profile")) request.profile = options.boolean("profile");
   options.finish();
   return request;
 }

@@ -14,6 +14,7 @@ struct DeviceRequest {
   std::string name;
   std::string isa;  // empty = best
   int32_t threads = 0;
+  bool profile = false;
 
   std::shared_ptr<Device> open() const;
   bool operator==(const DeviceRequest&) const = default;

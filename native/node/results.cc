@@ -107,6 +107,21 @@ Napi::Object to_js(Napi::Env env, const PlanReport& plan) {
   return object;
 }
 
+Napi::Array to_js(Napi::Env env, const std::vector<ProfileRow>& rows) {
+  Napi::Array array = Napi::Array::New(env, rows.size());
+  for (uint32_t i = 0; i < rows.size(); ++i) {
+    Napi::Object row = Napi::Object::New(env);
+    row.Set("op", rows[i].op);
+    row.Set("shape", rows[i].shape);
+    row.Set("calls", as_number(rows[i].calls));
+    row.Set("seconds", rows[i].seconds);
+    row.Set("flops", rows[i].flops);
+    row.Set("bytes", rows[i].bytes);
+    array.Set(i, row);
+  }
+  return array;
+}
+
 Napi::Object to_js(Napi::Env env, const MergeReport& report) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("maxLogitDifference", report.max_logit_difference);

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "backend/profile.h"
 #include "engine.h"
 #include "node/napi_setup.h"
 
@@ -13,6 +14,7 @@ Napi::Object to_js(Napi::Env env, const AdapterInfo& info);
 Napi::Object to_js(Napi::Env env, const StepResult& result);
 Napi::Object to_js(Napi::Env env, const PlanReport& plan);
 Napi::Object to_js(Napi::Env env, const MergeReport& report);
+Napi::Array to_js(Napi::Env env, const std::vector<ProfileRow>& rows);
 Napi::Float32Array to_js(Napi::Env env, const std::vector<float>& values);
 Napi::Array to_js(Napi::Env env, const std::vector<std::string>& values);
 

@@ -48,6 +48,27 @@ template <typename Op>
 bool is_bf16(const Op& op) {
   return op.dtype == DType::kBF16;
 }
+
+// Tile products with every operand in a tile (cpu/kernels/peak.inl). Returns the FLOPs done.
+int64_t tile_loop(int64_t rounds) {
+  const TileScope scope;
+  (void)scope;
+  LOWRANK_TILE_ZERO(0);
+  LOWRANK_TILE_ZERO(1);
+  LOWRANK_TILE_ZERO(2);
+  LOWRANK_TILE_ZERO(3);
+  LOWRANK_TILE_ZERO(4);
+  LOWRANK_TILE_ZERO(5);
+  LOWRANK_TILE_ZERO(6);
+  LOWRANK_TILE_ZERO(7);
+  for (int64_t i = 0; i < rounds * 16; ++i) {
+    LOWRANK_TILE_MULTIPLY(0, 4, 6);
+    LOWRANK_TILE_MULTIPLY(1, 4, 7);
+    LOWRANK_TILE_MULTIPLY(2, 5, 6);
+    LOWRANK_TILE_MULTIPLY(3, 5, 7);
+  }
+  return rounds * 16 * 4 * 2 * 16 * 16 * 32;
+}
 #endif
 
 }  // namespace
@@ -73,6 +94,7 @@ void register_gemm(KernelTable& table) {
   table.head_loss = [](CpuDevice& device, const HeadLoss& op) {
     is_bf16(op.x) ? head_loss<AmxPolicy>(device, op) : head_loss<F32Policy>(device, op);
   };
+  table.bf16_product_loop = tile_loop;
 #else
   table.linear_workspace_bytes = [](const CpuDevice&, const LinearShape& shape) -> size_t {
     return linear_workspace<F32Policy>(shape);

@@ -42,6 +42,7 @@ LOWRANK_INLINE X* row_of(const Matrix& matrix, int64_t row) {
 #include "cpu/kernels/cast.inl"
 #include "cpu/kernels/embedding.inl"
 #include "cpu/kernels/gated_activation.inl"
+#include "cpu/kernels/peak.inl"
 #include "cpu/kernels/rms_norm.inl"
 #include "cpu/kernels/rope.inl"
 #include "cpu/kernels/squared_norm.inl"
@@ -59,6 +60,7 @@ void register_elementwise(KernelTable& table) {
   table.adamw_f32 = adamw_f32;
   table.squared_norm = squared_norm;
   table.cast = cast;
+  register_peak(table);
 }
 
 }  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE

@@ -1,0 +1,53 @@
+// Loops that do nothing but what a peak counts; cpu/peak.cc keeps the time.
+namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
+namespace {
+
+// Enough independent chains to hide the latency of two units in the registers there are.
+#if LOWRANK_VECTOR_BYTES == 32
+constexpr int kChains = 10;
+#else
+constexpr int kChains = 20;
+#endif
+
+// Fused multiply-adds in registers. Returns the FLOPs done.
+int64_t multiply_loop(int64_t rounds) {
+  F32 sums[kChains];
+#pragma GCC unroll 20
+  for (int i = 0; i < kChains; ++i) sums[i] = splat(0.25f * static_cast<float>(i));
+  F32 a = splat(0.5f), b = splat(1.0f);
+  for (int64_t round = 0; round < rounds; ++round) {
+    __asm__ volatile("" : "+m"(a), "+m"(b));  // values that the compiler can't foresee
+    const F32 x = a, y = b;
+    for (int repeat = 0; repeat < 64; ++repeat) {
+#pragma GCC unroll 20
+      for (int i = 0; i < kChains; ++i) sums[i] = fma(sums[i], x, y);
+    }
+  }
+#pragma GCC unroll 20
+  for (int i = 0; i < kChains; ++i) __asm__ volatile("" : : "m"(sums[i]));
+  return rounds * 64 * kChains * kLanes * 2;
+}
+
+// Reads every byte once, four vectors at a time. `bytes` is a multiple of 256.
+void read_loop(const void* from, size_t bytes) {
+  const int32_t* at = static_cast<const int32_t*>(from);
+  const int32_t* end = at + bytes / 4;
+  I32 a{}, b{}, c{}, d{};
+  for (; at < end; at += 4 * kLanes) {
+    a |= load_raw<I32>(at);
+    b |= load_raw<I32>(at + kLanes);
+    c |= load_raw<I32>(at + 2 * kLanes);
+    d |= load_raw<I32>(at + 3 * kLanes);
+  }
+  a |= b | c | d;
+  __asm__ volatile("" : : "m"(a));
+}
+
+void register_peak(KernelTable& table) {
+  table.f32_product_loop = multiply_loop;
+  table.bf16_product_loop = multiply_loop;
+  table.read_loop = read_loop;
+}
+
+}  // namespace
+}  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE
