@@ -82,13 +82,14 @@ TEST(adamw_8bit_follows_bitsandbytes) {
   const std::vector<float> gradients = values_of<float>(file, "gradients");
   for (const auto& [name, device] : devices()) {
     Parameter p(values_of<float>(file, "initial"));
-    for (int64_t s = 1; s <= 5; ++s) {
+    for (int64_t s = 1; s <= 20; ++s) {
       const auto begin = gradients.begin() + (s - 1) * static_cast<int64_t>(p.value.size());
       p.gradient.assign(begin, begin + static_cast<int64_t>(p.value.size()));
       AdamWTensor tensor = p.tensor();
       tensor.learning_rate = 1e-3f;
       tensor.weight_decay = 0.01f;
       step(*device, {tensor}, s, true);
+      if (s > 3 && s % 5 != 0) continue;  // the file has the others
       // gcc 12 warns about `"." + std::to_string(s)` (its bug 105651).
       const std::string suffix = std::string(".") + std::to_string(s), what = name + suffix;
       check_codes(what + " m", p.m_codes, values_of<uint8_t>(file, "m_codes" + suffix));

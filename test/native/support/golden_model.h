@@ -14,14 +14,26 @@
 
 namespace lowrank::test {
 
+// Every family, and each with weights stored in every type.
 inline std::vector<std::string> golden_models() {
-  return {"llama",         "llama_tied_v4", "llama_biases", "llama_linear_v4",
-          "llama_dynamic", "llama_yarn",    "llama_llama3", "mistral",
-          "qwen2",         "qwen3",         "smollm3"};
+  return {"llama",      "llama_tied_v4", "llama_biases", "llama_linear_v4", "llama_dynamic",
+          "llama_yarn", "llama_llama3",  "mistral",      "qwen2",           "qwen3",
+          "smollm3",    "llama_f16",     "mistral_f32",  "mistral_f16",     "qwen2_f32",
+          "qwen2_f16",  "qwen3_bf16",    "qwen3_f16",    "smollm3_f32",     "smollm3_f16"};
 }
 
 inline std::string golden_folder(const std::string& name) {
   return std::string(LOWRANK_GOLDEN_FOLDER) + "/models/" + name;
+}
+
+// A model that differs from another in the type of its weights alone shares the other's adapter.
+inline std::string golden_adapter(const std::string& name) {
+  std::string owner = name;
+  for (const std::string suffix : {"_f32", "_f16", "_bf16"})
+    if (name.size() > suffix.size() &&
+        name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0)
+      owner.resize(name.size() - suffix.size());
+  return golden_folder(owner) + "/adapter";
 }
 
 // `isa` null: the best that the machine has.
@@ -66,7 +78,7 @@ class GoldenBatch {
 
  private:
   std::vector<int32_t> ids_, labels_;
-  std::vector<int32_t> offsets_{0, 19, 36};  // DOCUMENTS of generate.py
+  std::vector<int32_t> offsets_{0, 19, 36};  // DOCUMENTS of reference.py
 };
 
 // |actual - expected| / |expected| in the Euclidean norm.
@@ -98,10 +110,13 @@ inline double f32_bound(const ModelConfig& config, int64_t longest) {
 
 // With bf16 activations every matrix that the model writes is rounded: per block two norms, q, k, v
 // (twice: before and after their rotation and norm), attention, its projection, gate, up, their
-// product and the projection, there and back. Roundings are independent, so they add in squares.
+// product and the projection, there and back. Weights of another type may be rounded as well, each
+// of the 7 linears, head and embedding. Roundings are independent, so they add in squares.
 inline double bf16_bound(const ModelConfig& config, bool backward) {
-  const double roundings = static_cast<double>(13 * config.layers + 3) * (backward ? 2 : 1);
-  return std::sqrt(roundings) * unit_roundoff(DType::kBF16);
+  int64_t roundings = 13 * config.layers + 3;
+  if (config.dtype != DType::kBF16) roundings += 7 * config.layers + 2;
+  if (backward) roundings *= 2;
+  return std::sqrt(static_cast<double>(roundings)) * unit_roundoff(DType::kBF16);
 }
 
 }  // namespace lowrank::test

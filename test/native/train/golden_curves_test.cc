@@ -1,10 +1,14 @@
 // Twenty AdamW steps of LoRA, QLoRA and full fine-tuning against torch's, and the merged weights
 // against peft's.
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <map>
 
+#include "core/dynamic_map.h"
 #include "io/files.h"
 #include "support/golden_model.h"
+#include "support/temporary_folder.h"
 #include "support/test.h"
 
 namespace lowrank::test {
@@ -16,40 +20,69 @@ struct Run {
   const char* name;
   Quantization quantization;
   bool full;
+  DType compute = DType::kF32;
 };
 
-// As curve() of generate.py.
+ModelConfig golden_config(const std::string& name) {
+  const std::string file = golden_folder(name) + "/config.json";
+  return parse_model_config(read_text_file(file), file);
+}
+
+// As curve() of curves.py.
+// A moment of a saved state, decoded where it is codes.
+std::vector<float> moments(const SafetensorsFile& states, const std::string& name) {
+  const TensorView& tensor = states.at(name);
+  if (tensor.dtype == DType::kF32) return floats(tensor);
+  const bool first = name.compare(name.size() - 8, 8, ".exp_avg") == 0;
+  const DynamicMap& map = first ? signed_dynamic_map() : unsigned_dynamic_map();
+  const std::vector<float> absmax = floats(states.at(name + ".absmax"));
+  const auto* codes = reinterpret_cast<const uint8_t*>(tensor.data);
+  std::vector<float> out;
+  for (size_t i = 0; i < static_cast<size_t>(tensor.count()); ++i)
+    out.push_back(map.values[codes[i]] * absmax[i / 256]);
+  return out;
+}
+
+std::vector<StepResult> train(Session& session, const SafetensorsFile& file) {
+  std::vector<GoldenBatch> rows;
+  for (int64_t row = 0; row < kRows; ++row) rows.emplace_back(file, row);
+  std::vector<StepResult> results;
+  for (int step = 0; step < kSteps; ++step) {
+    StepOptions options;
+    options.learning_rate = 5e-3f;
+    options.step = step + 1;
+    const size_t first = static_cast<size_t>(2 * step % kRows);
+    results.push_back(session.step({rows[first].batch(), rows[first + 1].batch()}, options));
+  }
+  return results;
+}
+
+SessionOptions session_options(Optimizer optimizer = Optimizer::kAdamW) {
+  SessionOptions options;
+  options.optimizer = optimizer;
+  options.weight_decay = 0.1f;
+  options.max_tokens = 36;
+  return options;
+}
+
 std::vector<StepResult> train(const std::shared_ptr<Device>& device, const Run& run,
                               const SafetensorsFile& file) {
   ModelOptions options;
   options.quantization = run.quantization;
   options.trainable = run.full;
+  options.compute = run.compute;
   const auto model = Model::load(device, golden_folder("llama"), options);
   const auto adapter =
       run.full ? nullptr : Adapter::load(*model, golden_folder("llama") + "/adapter");
-  SessionOptions session_options;
-  session_options.weight_decay = 0.1f;
-  session_options.max_tokens = 36;
-  Session session(model, adapter, session_options);
-  std::vector<GoldenBatch> rows;
-  for (int64_t row = 0; row < kRows; ++row) rows.emplace_back(file, row);
-  std::vector<StepResult> results;
-  for (int step = 0; step < kSteps; ++step) {
-    StepOptions step_options;
-    step_options.learning_rate = 5e-3f;
-    step_options.step = step + 1;
-    const size_t first = static_cast<size_t>(2 * step % kRows);
-    results.push_back(session.step({rows[first].batch(), rows[first + 1].batch()}, step_options));
-  }
-  return results;
+  Session session(model, adapter, session_options());
+  return train(session, file);
 }
 
 }  // namespace
 
 TEST(losses_of_twenty_steps) {
   const SafetensorsFile file(golden_folder("llama") + "/curves.safetensors");
-  const std::string config_file = golden_folder("llama") + "/config.json";
-  const ModelConfig config = parse_model_config(read_text_file(config_file), config_file);
+  const ModelConfig config = golden_config("llama");
   const Run runs[] = {{"lora", Quantization::kNone, false},
                       {"qlora", Quantization::kNf4, false},
                       {"qlora_double", Quantization::kNf4Double, false},
@@ -70,6 +103,74 @@ TEST(losses_of_twenty_steps) {
         CHECK_NEAR(results[i].grad_norm, norms[i], bound * norms[i]);
       }
     }
+  }
+}
+
+// Around the f32 curve lie torch's bf16 curve and this engine's, at most twice as far off: the
+// distance of one curve is one draw of the roundings.
+TEST(losses_of_twenty_bf16_steps) {
+  const SafetensorsFile file(golden_folder("llama") + "/curves.safetensors");
+  const double bound = bf16_bound(golden_config("llama"), true);
+  for (const char* isa : {"reference", static_cast<const char*>(nullptr)}) {
+    const std::shared_ptr<Device> device = golden_device(isa);
+    for (const Run& run : {Run{"lora", Quantization::kNone, false, DType::kBF16},
+                           Run{"qlora", Quantization::kNf4, false, DType::kBF16}}) {
+      const std::string name = run.name;
+      std::vector<float> losses, norms;
+      for (const StepResult& result : train(device, run, file)) {
+        losses.push_back(static_cast<float>(result.loss));
+        norms.push_back(static_cast<float>(result.grad_norm));
+      }
+      for (const auto& [what, actual] : {std::pair{".loss", losses}, {".grad_norm", norms}}) {
+        const std::vector<float> exact = floats(file.at(name + what));
+        const std::vector<float> torch = floats(file.at(name + "_bf16" + what));
+        const double off = distance(actual, exact);
+        if (!(off <= std::min(bound, 2 * distance(torch, exact))))
+          report_failure(__FILE__, __LINE__, name + what + " is off by " + std::to_string(off));
+      }
+    }
+  }
+}
+
+// Codes take the nearest value of a coarse grid, so that what rounding moves across a threshold
+// grows from step to step; how far, the distance between torch's f32 and f64 runs says.
+// test/native/ops/adamw_8bit_test.cc compares the codes themselves, over given gradients.
+TEST(twenty_steps_of_8bit_adamw) {
+  constexpr double kFactor = 4;
+  const std::string base = golden_folder("llama_wide");
+  const SafetensorsFile file(base + "/curve.safetensors");
+  const double curves =
+      std::max(floats(file.at("distance.loss"))[0], floats(file.at("distance.grad_norm"))[0]);
+  for (const char* isa : {"reference", static_cast<const char*>(nullptr)}) {
+    ModelOptions options;
+    options.trainable = true;
+    const auto model = Model::load(golden_device(isa), base, options);
+    Session session(model, nullptr, session_options(Optimizer::kAdamW8Bit));
+    std::map<std::string, std::vector<float>> actual;
+    for (const StepResult& result : train(session, file)) {
+      actual["loss"].push_back(static_cast<float>(result.loss));
+      actual["grad_norm"].push_back(static_cast<float>(result.grad_norm));
+    }
+    const TemporaryFolder folder;
+    session.save_state(folder / "state");
+    model->save(folder / "model", DType::kF32);
+    const SafetensorsFile states(folder / "state"), weights(folder / "model/model.safetensors");
+    for (const TensorView& expected : file.tensors()) {
+      const std::string& name = expected.name;
+      const TensorView* limit = file.find("distance." + name);
+      if (!limit) continue;
+      if (weights.find(name)) actual[name] = floats(weights.at(name));
+      if (states.find(name)) actual[name] = moments(states, name);
+      const double off = distance(actual.at(name), floats(expected));
+      // Losses and norms are few numbers: the larger of two draws of the same drift.
+      const bool curve = name == "loss" || name == "grad_norm";
+      const double allowed = curve ? curves : floats(*limit)[0];
+      if (!(off <= kFactor * allowed))
+        report_failure(__FILE__, __LINE__, name + " is off by " + std::to_string(off));
+    }
+    const std::string block = "model.layers.0.self_attn.";
+    CHECK(states.at(block + "q_proj.weight.exp_avg").dtype == DType::kU8);
+    CHECK(states.at(block + "k_proj.weight.exp_avg").dtype == DType::kF32);
   }
 }
 
