@@ -163,6 +163,13 @@ LOWRANK_API lowrank_status lowrank_adapter_load(const lowrank_model* model, cons
 LOWRANK_API lowrank_status lowrank_adapter_save(const lowrank_adapter* adapter, const char* folder,
                                                 const char* base_model_name);
 LOWRANK_API void lowrank_adapter_free(lowrank_adapter* adapter);
+/* Writes the model with the adapter added to its weights, computed in f32 from the original weights
+ * and stored in their type; reloads it and compares logits on a fixed input. progress and
+ * max_logit_difference may be NULL. */
+LOWRANK_API lowrank_status lowrank_merge(lowrank_device* device, const char* model_folder,
+                                         const char* adapter_folder, const char* output_folder,
+                                         lowrank_progress progress, void* user,
+                                         double* max_logit_difference);
 
 /* ---- Training ------------------------------------------------------------------------------ */
 

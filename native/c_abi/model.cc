@@ -53,6 +53,11 @@ std::map<std::string, T> pattern(const char* const* names, const T* values, size
   return out;
 }
 
+Progress progress_of(lowrank_progress progress, void* user) {
+  if (!progress) return {};
+  return [=](int64_t done, int64_t total) { progress(done, total, user); };
+}
+
 }  // namespace
 
 namespace lowrank::c_abi {
@@ -121,11 +126,9 @@ lowrank_status lowrank_model_load(lowrank_device* device, const char* folder,
                                   void* user, const lowrank_abort* abort, lowrank_model** out) {
   return guarded([&] {
     require(out, "out");
-    Progress report;
-    if (progress) report = [&](int64_t done, int64_t total) { progress(done, total, user); };
     const std::shared_ptr<Device>& on = require(device, "device")->device;
     *out = new lowrank_model{on, Model::load(on, require(folder, "folder"), model_options(options),
-                                             report, flag_of(abort))};
+                                             progress_of(progress, user), flag_of(abort))};
   });
 }
 
@@ -196,3 +199,15 @@ lowrank_status lowrank_adapter_save(const lowrank_adapter* adapter, const char* 
   });
 }
 void lowrank_adapter_free(lowrank_adapter* adapter) { delete adapter; }
+
+lowrank_status lowrank_merge(lowrank_device* device, const char* model_folder,
+                             const char* adapter_folder, const char* output_folder,
+                             lowrank_progress progress, void* user, double* max_logit_difference) {
+  return guarded([&] {
+    const MergeReport report =
+        merge_adapter(require(device, "device")->device, require(model_folder, "model_folder"),
+                      require(adapter_folder, "adapter_folder"),
+                      require(output_folder, "output_folder"), progress_of(progress, user));
+    if (max_logit_difference) *max_logit_difference = report.max_logit_difference;
+  });
+}

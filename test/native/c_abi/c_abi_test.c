@@ -58,6 +58,47 @@ static void test_model(lowrank_model* model) {
   CHECK(info.vocabulary == 61 && info.hidden == 0x5555555555555555);
 }
 
+static void count_call(int64_t done, int64_t total, void* user) {
+  if (done <= total) ++*(int*)user;
+}
+
+/* The adapter in `folder` merged into the model has the loss that the two have together. */
+static void test_merge(lowrank_device* device, lowrank_model* model,
+                       const lowrank_micro_batch* batch, double loss, const char* folder) {
+  char base[512], adapter[512], output[512];
+  snprintf(base, sizeof base, "%s/base", folder);
+  snprintf(adapter, sizeof adapter, "%s/adapter", folder);
+  snprintf(output, sizeof output, "%s/merged", folder);
+  double difference = -1;
+  int calls = 0;
+  CHECK(lowrank_model_save(model, base, LOWRANK_F32) == LOWRANK_OK);
+  CHECK(lowrank_merge(device, base, adapter, output, count_call, &calls, &difference) ==
+        LOWRANK_OK);
+  CHECK(difference >= 0 && difference < 1e-4 && calls > 0);
+  CHECK(lowrank_merge(device, base, adapter, NULL, NULL, NULL, NULL) == LOWRANK_INVALID_ARGUMENT);
+  CHECK(lowrank_merge(device, base, base, output, NULL, NULL, NULL) != LOWRANK_OK);
+
+  lowrank_model_options options;
+  lowrank_model_options_init(&options);
+  options.trainable = 1;
+  lowrank_model* merged = NULL;
+  CHECK(lowrank_model_load(device, output, &options, NULL, NULL, NULL, &merged) == LOWRANK_OK);
+  lowrank_session_options session_options;
+  lowrank_session* session = NULL;
+  lowrank_session_options_init(&session_options);
+  session_options.max_tokens = kTokens;
+  CHECK(lowrank_session_create(merged, NULL, &session_options, &session) == LOWRANK_OK);
+  lowrank_step_result result;
+  memset(&result, 0, sizeof result);
+  result.struct_bytes = sizeof result;
+  if (session) {
+    CHECK(lowrank_session_evaluate(session, batch, 1, NULL, NULL, &result) == LOWRANK_OK);
+    CHECK(result.loss > loss * 0.9999 && result.loss < loss * 1.0001);
+  }
+  lowrank_session_free(session);
+  lowrank_model_free(merged);
+}
+
 static void test_training(lowrank_device* device, lowrank_model* model, const char* folder) {
   lowrank_lora_options lora;
   lowrank_adapter *adapter = NULL, *loaded = NULL;
@@ -127,6 +168,7 @@ static void test_training(lowrank_device* device, lowrank_model* model, const ch
   }
   lowrank_session_free(second);
   lowrank_adapter_free(loaded);
+  test_merge(device, model, &batch, trained, folder);
 
   /* The trained model continues a prompt as it was taught; handles keep what they need alive. */
   lowrank_generator* generator = NULL;
