@@ -1,4 +1,4 @@
-// Causal attention, forward and backward, against the f32 FMA peak of one thread.
+// Causal attention, forward and backward, against the product peak of one thread.
 //   attention_bench [isa] [dtype]
 // FLOPs by convention: 4 head_dim per visible pair and head forward, twice that backward.
 #include <cmath>
@@ -83,7 +83,7 @@ void run(const std::shared_ptr<Device>& device, DType dtype, const Shape& shape,
     row.number("seconds_p80", timing.p80).number("gflops", count / timing.p50 * 1e-9);
     // One worker: its own time, so that a busy machine disturbs less.
     const double busy = info.threads == 1 ? timing.cpu_p20 : timing.p50;
-    row.number("share_of_fma_peak", count / busy / (peak * info.threads));
+    row.number("share_of_peak", count / busy / peak);
     if (queries == 1)
       row.number("read_gb_per_s", static_cast<double>(2 * keys * k_cols) *
                                       static_cast<double>(dtype_size(dtype)) / busy * 1e-9);
@@ -104,10 +104,10 @@ int main(int argc, char** argv) {
   const std::string only = argc > 2 ? argv[2] : "";
   try {
     const auto device = Device::open("cpu", options);
-    const double peak = bench::fma_peak(device->info().isa);
-    bench::Row().text("peak", device->info().isa).number("gflops", peak * 1e-9).print();
     for (DType dtype : {DType::kF32, DType::kBF16}) {
       if (!only.empty() && only != dtype_name(dtype)) continue;
+      const double peak = bench::product_peak(*device, dtype);
+      bench::Row().text("peak", device->info().isa).number("gflops", peak * 1e-9).print();
       for (const Shape& shape : {Shape{9, 3, 64}, Shape{16, 8, 128}})
         for (int64_t tokens : {512, 2048}) run(device, dtype, shape, tokens, tokens, peak);
       for (const Shape& shape : {Shape{9, 3, 64}, Shape{16, 8, 128}, Shape{32, 8, 128}})

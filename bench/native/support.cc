@@ -24,31 +24,6 @@ double quantile(std::vector<double>& samples, double q) {
   return samples[static_cast<size_t>(q * static_cast<double>(samples.size() - 1))];
 }
 
-// Twelve independent chains hide the latency of two units. The inputs are opaque to the compiler.
-#define LOWRANK_FMA_CHAIN(name, target, bytes)                  \
-  target float name(long count, float x, float y) {             \
-    using V = float __attribute__((vector_size(bytes)));        \
-    V sum[12] = {};                                             \
-    const V a = x - V{}, b = y - V{};                           \
-    for (long i = 0; i < count; ++i) {                          \
-      _Pragma("GCC unroll 12") for (V & s : sum) s = s * a + b; \
-    }                                                           \
-    float total = 0;                                            \
-    for (const V& s : sum) total += s[0];                       \
-    return total;                                               \
-  }
-
-#if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang fp contract(fast)
-#else
-#pragma GCC optimize("fp-contract=fast")
-#endif
-LOWRANK_FMA_CHAIN(chain_512, __attribute__((target("avx512f,fma"))), 64)
-LOWRANK_FMA_CHAIN(chain_256, __attribute__((target("avx2,fma"))), 32)
-#endif
-LOWRANK_FMA_CHAIN(chain_128, , 16)
-
 }  // namespace
 
 Timing measure(const std::function<void()>& body, double seconds) {
@@ -70,17 +45,8 @@ Timing measure(const std::function<void()>& body, double seconds) {
   return timing;
 }
 
-double fma_peak(const std::string& isa) {
-  float (*chain)(long, float, float) = chain_128;
-  int lanes = 4;
-#if defined(__x86_64__)
-  if (isa == "avx512" || isa == "amx") chain = chain_512, lanes = 16;
-  if (isa == "avx2") chain = chain_256, lanes = 8;
-#endif
-  constexpr long kCount = 200000;
-  volatile float sink = 0;
-  const Timing timing = measure([&] { sink = chain(kCount, 0.5f, sink); }, 0.2);
-  return 2.0 * 12 * lanes * kCount / timing.cpu_p20;
+double product_peak(const Device& device, DType dtype) {
+  return device.peak(dtype == DType::kBF16 ? PeakKind::kBF16Products : PeakKind::kF32Products, 0.1);
 }
 
 Row& Row::text(const std::string& key, const std::string& value) {

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "backend/device.h"
+
 namespace lowrank::bench {
 
 struct Timing {
@@ -16,9 +18,8 @@ struct Timing {
 // Calls `body` once to warm up and then again for about `seconds`, at least five times.
 Timing measure(const std::function<void()>& body, double seconds = 0.5);
 
-// Fused multiply-adds that one thread sustains with this instruction set ("reference" counts as the
-// compiler's baseline), in f32 FLOP per second; two FLOPs each. Measured, in this process.
-double fma_peak(const std::string& isa);
+// FLOP per second that the device reaches in products of this type; measured now.
+double product_peak(const Device& device, DType dtype);
 
 // One JSON object on a line: pass keys with ready-made values, or text to be quoted.
 class Row {

@@ -258,5 +258,30 @@ LOWRANK_INLINE double reduce_add(F64 x) {
   return lanes[0];
 }
 
+// ---- Transposing --------------------------------------------------------------------------------
+
+template <int kStep, int... kLane>
+LOWRANK_INLINE F32 lower_lanes(F32 a, F32 b, LaneList<kLane...>) {
+  return __builtin_shufflevector(a, b, ((kLane & kStep) ? kLanes + kLane - kStep : kLane)...);
+}
+template <int kStep, int... kLane>
+LOWRANK_INLINE F32 upper_lanes(F32 a, F32 b, LaneList<kLane...>) {
+  return __builtin_shufflevector(a, b, ((kLane & kStep) ? kLanes + kLane : kLane + kStep)...);
+}
+
+// kLanes vectors turned round: lane j of rows[i] meets lane i of rows[j]. Off-diagonal blocks of
+// half the size change places, then the same inside each block.
+template <int kStep = kLanes / 2>
+LOWRANK_INLINE void transpose(F32* rows) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & kStep) continue;
+    const F32 a = rows[i], b = rows[i + kStep];
+    rows[i] = lower_lanes<kStep>(a, b, AllLanes{});
+    rows[i + kStep] = upper_lanes<kStep>(a, b, AllLanes{});
+  }
+  if constexpr (kStep > 1) transpose<kStep / 2>(rows);
+}
+
 }  // namespace
 }  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE

@@ -21,8 +21,8 @@
 namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
 namespace {
 
-LOWRANK_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-LOWRANK_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+LOWRANK_INLINE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+LOWRANK_INLINE constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 LOWRANK_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 // Each file needs those before it.

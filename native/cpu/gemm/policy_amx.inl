@@ -142,8 +142,9 @@ struct AmxPolicy {
     }
   }
 
-  static void multiply(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
-                       int64_t stride, bool begin) {
+  // Rows and columns that aren't needed are computed too: they are zero.
+  static void multiply(const uint16_t* left, const uint16_t* right, int64_t depth, int64_t /*rows*/,
+                       int64_t /*cols*/, float* c, int64_t stride, bool begin) {
     const int64_t bytes = stride * 4;
     float* lower = c + 16 * stride;
     if (begin) {

@@ -3,9 +3,10 @@
 // many column strips, and often by several products); right operands, the weights, are decoded and
 // packed strip by strip, so that a weight is read once per 1,024 rows.
 
-constexpr int64_t kRowBlock = 1024;       // rows of one task, multiples of every kRows but 12 and 6
-constexpr int64_t kColBlock = 256;        // columns of one task
-constexpr int64_t kNarrowRowBlock = 192;  // rows of one task when there is one strip only
+constexpr int64_t kRowBlock = 1024;        // rows of one task at most
+constexpr int64_t kColBlock = kStripCols;  // columns of one task
+constexpr int64_t kLeastRows = 192;        // rows of one task when there are few tasks
+constexpr int64_t kTasksPerThread = 4;     // what evens out the threads' loads
 
 template <typename P>
 struct PackedLeft {
@@ -107,7 +108,7 @@ void multiply_block(const Term<P>& term, const typename P::Packed* right, int64_
       if (row + P::kRows <= term.row_begin || row >= term.row_end) continue;
       const int64_t panel = row / P::kRows - term.left.first_panel;
       P::multiply(term.left.data + panel * panel_size + k0 * P::kRows, right_panel, padded,
-                  sums + r * kColBlock + c, kColBlock, begin);
+                  rows - r, cols - c, sums + r * kColBlock + c, kColBlock, begin);
     }
   }
 }
@@ -117,17 +118,25 @@ template <typename P>
 void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64_t row_begin,
               int64_t row_end, int64_t cols, const Epilogue& epilogue) {
   using Packed = typename P::Packed;
+  // Strips of equal width, and enough tasks for every thread. An element's sum doesn't depend on
+  // where the strips and blocks lie.
   const int64_t strips = (cols + kColBlock - 1) / kColBlock;
-  const int64_t block = (strips == 1 ? kNarrowRowBlock : kRowBlock) / P::kRows * P::kRows;
+  const int64_t strip_cols = round_up((cols + strips - 1) / strips, kNf4Block);
   const int64_t origin = row_begin / P::kRows * P::kRows;
-  const int64_t blocks = (row_end - origin + block - 1) / block;
+  constexpr int64_t kMostRows = kRowBlock / P::kRows * P::kRows;
+  int64_t blocks = (row_end - origin + kMostRows - 1) / kMostRows;
+  while (blocks * strips < kTasksPerThread * device.pool.size() &&
+         (row_end - origin) / (blocks + 1) >= kLeastRows)
+    ++blocks;
+  const int64_t block = round_up((row_end - origin + blocks - 1) / blocks, P::kRows);
   device.pool.parallel_for(blocks * strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;
     const int64_t first_row = origin + task / strips * block;
     const int64_t rows = smaller(block, row_end - first_row);
-    const int64_t first_col = task % strips * kColBlock;
-    const int64_t count = smaller(kColBlock, cols - first_col);
+    const int64_t first_col = task % strips * strip_cols;
+    const int64_t count = smaller(strip_cols, cols - first_col);
+    if (rows <= 0 || count <= 0) return;
     float* sums = static_cast<float*>(device.thread_scratch(worker));
     Packed* right = reinterpret_cast<Packed*>(sums + kRowBlock * kColBlock);
     for (int64_t t = 0; t < term_count; ++t) {

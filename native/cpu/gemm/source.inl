@@ -1,5 +1,7 @@
 // A row-major matrix of any storage type, and reading part of one row as f32.
 
+constexpr int64_t kStripCols = 256;  // the longest run that a right operand is packed in
+
 enum class Element : uint8_t { kF32, kBF16, kF16, kNF4, kInt8 };
 
 struct Source {
@@ -84,13 +86,20 @@ LOWRANK_INLINE F32 code_values(I32 index) {
 
 // A whole block of 64 codes: 32 bytes, the even element in the high nibble.
 LOWRANK_INLINE void decode_nf4_block(const uint8_t* codes, float absmax, float* out) {
-  int32_t unpacked[kNf4Block];
+  using Bytes = uint8_t __attribute__((vector_size(kNf4Block / 2)));
+  const Bytes pairs = load_raw<Bytes>(codes);
+  uint8_t high[kNf4Block / 2], low[kNf4Block / 2], unpacked[kNf4Block];
+  const Bytes even = pairs >> 4, odd = pairs & 15;
+  __builtin_memcpy(high, &even, sizeof high);
+  __builtin_memcpy(low, &odd, sizeof low);
   for (int64_t i = 0; i < kNf4Block / 2; ++i) {
-    unpacked[2 * i] = codes[i] >> 4;
-    unpacked[2 * i + 1] = codes[i] & 15;
+    unpacked[2 * i] = high[i];
+    unpacked[2 * i + 1] = low[i];
   }
+  using Lanes = uint8_t __attribute__((vector_size(kLanes)));
   for (int64_t i = 0; i < kNf4Block; i += kLanes)
-    store(out + i, code_values(load_raw<I32>(unpacked + i)) * absmax);
+    store(out + i,
+          code_values(__builtin_convertvector(load_raw<Lanes>(unpacked + i), I32)) * absmax);
 }
 
 // Not inlined: one copy per unit keeps the packing loops small.
@@ -171,6 +180,23 @@ __attribute__((noinline)) void read_run(const Source& source, int64_t row, int64
     for_each_vector(count, [&](int64_t i, int64_t n) {
       store_n(out + i, load_n(out + i, n) * source.scale, n);
     });
+}
+
+// The same for runs of a few elements, where a call would cost more than the work.
+LOWRANK_INLINE void read_short_run(const Source& source, int64_t row, int64_t col, int64_t count,
+                                   float* out) {
+  const bool plain = (source.element == Element::kF32 || source.element == Element::kBF16) &&
+                     !source.dropout && source.scale == 1 && row >= source.zero_before;
+  if (!plain) {
+    read_run(source, row, col, count, out);
+    return;
+  }
+  const int64_t at = (source.rows ? source.rows[row] : row) * source.stride + col;
+  if (source.element == Element::kF32)
+    __builtin_memcpy(out, static_cast<const float*>(source.data) + at,
+                     static_cast<size_t>(count) * 4);
+  else
+    convert_run(static_cast<const BF16*>(source.data) + at, count, out);
 }
 
 // An operand of a product. Left operands are [M, K]: rows of the source are m, or k when
