@@ -23,10 +23,10 @@ struct Size {
   const char* name;
   int64_t tokens, in, out;
 };
-constexpr Size kSizes[] = {
-    {"135m kv", 512, 576, 192},     {"135m q", 512, 576, 576},     {"135m up", 512, 576, 1536},
-    {"135m down", 512, 1536, 576},  {"0.6b q", 1024, 1024, 2048},  {"0.6b up", 1024, 1024, 3072},
-    {"0.6b down", 1024, 3072, 1024}};
+constexpr Size kSizes[] = {{"135m kv", 512, 576, 192},     {"135m q", 512, 576, 576},
+                           {"135m up", 512, 576, 1536},    {"135m down", 512, 1536, 576},
+                           {"0.6b q", 1024, 1024, 2048},   {"0.6b up", 1024, 1024, 3072},
+                           {"0.6b down", 1024, 3072, 1024}};
 
 struct Bench {
   std::shared_ptr<Device> device;
@@ -95,7 +95,8 @@ struct Bench {
       rows.push_back(i);
       targets.push_back((i * 977) % static_cast<int32_t>(vocabulary));
     }
-    std::vector<float> weights(rows.size(), 1.0f / static_cast<float>(tokens)), logprob(rows.size());
+    std::vector<float> weights(rows.size(), 1.0f / static_cast<float>(tokens)),
+        logprob(rows.size());
     HeadLossShape shape;
     shape.labelled = tokens, shape.hidden = hidden, shape.vocabulary = vocabulary;
     shape.backward = true, shape.activation = dtype, shape.storage = storage.storage;

@@ -335,7 +335,8 @@ struct AttentionShape {
 };
 struct HeadLossShape {
   int64_t labelled = 0, hidden = 0, vocabulary = 0;
-  bool backward = false;
+  bool backward = false;         // d_x is wanted
+  bool weight_gradient = false;  // d_weight or d_bias is
   DType activation = DType::kF32;
   Storage storage = Storage::kF32;
 };

@@ -17,6 +17,7 @@ struct StepShape {
   int64_t tokens = 0;
   int64_t labels = 0;
   bool training = true;
+  bool head_trained = false;  // the head has a weight gradient
   int64_t cached = 0;  // longest key-value cache that block_cached() will see; 0 = it isn't called
 };
 

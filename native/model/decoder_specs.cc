@@ -100,6 +100,7 @@ size_t head_workspace(Device& device, const ModelConfig& config, const ModelOpti
     for (const bool backward : {false, true}) {
       if (backward && !shape.training) continue;
       head.backward = backward;
+      head.weight_gradient = backward && shape.head_trained;
       bytes = std::max(bytes, ops::head_loss_workspace_bytes(device, head));
     }
   }

@@ -29,7 +29,8 @@ void head_loss(const Device& device, const HeadLoss& op) {
   shape.labelled = op.count;
   shape.hidden = op.weight.cols;
   shape.vocabulary = op.weight.rows;
-  shape.backward = backward;
+  shape.backward = op.d_x.data;
+  shape.weight_gradient = op.d_weight || op.d_bias;
   shape.activation = op.x.dtype;
   shape.storage = op.weight.storage;
   check_workspace(name, op.workspace, op.workspace_bytes, head_loss_workspace_bytes(device, shape));

@@ -205,6 +205,10 @@ StepPlan make_plan(const PlanRequest& request) {
   StepPlan plan;
   plan.shape.tokens = session.max_tokens;
   plan.shape.labels = session.max_labels ? session.max_labels : session.max_tokens;
+  for (const TrainedTensor& tensor : *request.tensors)
+    plan.shape.head_trained |=
+        tensor.parameter == "lm_head.weight" ||
+        (config.tied_embeddings && tensor.parameter == "model.embed_tokens.weight");
   const int64_t limit =
       request.model.max_length > 0 ? request.model.max_length : config.max_positions;
   plan.max_positions = std::min(session.max_tokens, limit);

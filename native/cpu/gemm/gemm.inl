@@ -7,7 +7,7 @@
 //   policy_amx.inl  the same for AMX bf16 tiles
 //   product.inl     packing, blocking, epilogue
 //   few_rows.inl    products with a handful of rows (generation), without packing
-//   linear.inl head_loss.inl   the operations
+//   linear.inl head_loss_frozen.inl head_loss.inl   the operations
 //
 // An output element is always computed by one task, in one order of summation that depends on the
 // shapes alone, so results are the same bits for any number of threads.
@@ -40,6 +40,7 @@ LOWRANK_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to 
 #include "cpu/gemm/product.inl"
 #include "cpu/gemm/few_rows.inl"
 #include "cpu/gemm/linear.inl"
+#include "cpu/gemm/head_loss_frozen.inl"
 #include "cpu/gemm/head_loss.inl"
 // clang-format on
 

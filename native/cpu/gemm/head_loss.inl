@@ -1,8 +1,8 @@
-// The head and cross-entropy over chunks of labelled rows: a chunk's logits become its gradient in
-// place and are gone before the next chunk.
+// The head and cross-entropy of a trained head, over chunks of labelled rows: a chunk's logits become
+// its gradient in place and are gone before the next chunk. A frozen head needs no logits at all
+// (head_loss_frozen.inl).
 
-constexpr int64_t kHeadBudget = int64_t{64} << 20;
-constexpr int64_t kHeadRows = 1024;
+constexpr int64_t kHeadChunk = 1024;  // rows of a chunk at most
 
 // Rows of one chunk: as many as the budget holds, a whole number of panels.
 template <typename P>
@@ -12,22 +12,20 @@ int64_t head_chunk(int64_t labelled, int64_t hidden, int64_t vocabulary) {
       vocabulary * 4 + (padded_depth<P>(vocabulary) + padded_depth<P>(hidden)) * packed + 8;
   const int64_t unit = 32;
   const int64_t fitting = (kHeadBudget - (int64_t{1} << 20)) / (row_bytes * unit) * unit;
-  return smaller(round_up(larger(labelled, 1), unit), smaller(kHeadRows, larger(fitting, unit)));
+  return smaller(round_up(larger(labelled, 1), unit), smaller(kHeadChunk, larger(fitting, unit)));
 }
 
 template <typename P>
-size_t head_loss_workspace(const HeadLossShape& s) {
+size_t head_chunk_workspace(const HeadLossShape& s) {
   const int64_t chunk = head_chunk<P>(s.labelled, s.hidden, s.vocabulary);
-  int64_t bytes =
-      64 + round_up(chunk * s.vocabulary * 4, 64) + packed_left_bytes<P>(chunk, s.hidden);
-  if (s.backward)
-    bytes += larger(packed_left_bytes<P>(chunk, s.vocabulary),
-                    packed_left_bytes<P>(s.vocabulary, chunk));
+  const int64_t bytes =
+      64 + round_up(chunk * s.vocabulary * 4, 64) + packed_left_bytes<P>(chunk, s.hidden) +
+      larger(packed_left_bytes<P>(chunk, s.vocabulary), packed_left_bytes<P>(s.vocabulary, chunk));
   return static_cast<size_t>(bytes);
 }
 
 // logprob and correct of one row, whose logits become -weight * d logprob / d logits.
-void cross_entropy_row(const HeadLoss& op, int64_t index, bool backward, float* logits) {
+void cross_entropy_row(const HeadLoss& op, int64_t index, float* logits) {
   const int64_t count = op.weight.rows;
   F32 highest = splat(logits[0]);
   for_each_vector(count, [&](int64_t i, int64_t n) {
@@ -54,7 +52,6 @@ void cross_entropy_row(const HeadLoss& op, int64_t index, bool backward, float* 
   const float log_sum = static_cast<float>(__builtin_log(sum));
   op.logprob[index] = logits[target] - largest - log_sum;
   if (op.correct) op.correct[index] = logits[target] >= largest;
-  if (!backward) return;
   const float weight = op.weights[index];
   const float scale = static_cast<float>(static_cast<double>(weight) / sum);
   for_each_vector(count, [&](int64_t i, int64_t n) {
@@ -116,11 +113,8 @@ void zero_rows(CpuDevice& device, const Matrix& matrix) {
 }
 
 template <typename P>
-void head_loss(CpuDevice& device, const HeadLoss& op) {
+void head_loss_in_chunks(CpuDevice& device, const HeadLoss& op) {
   const int64_t hidden = op.x.cols, vocabulary = op.weight.rows;
-  const bool backward = op.d_x.data || op.d_weight || op.d_bias;
-  if (op.d_x.data) zero_rows(device, op.d_x);
-  if (op.count == 0) return;
   const int64_t chunk = head_chunk<P>(op.count, hidden, vocabulary);
   Workspace workspace{static_cast<char*>(op.workspace)};
   float* logits = static_cast<float*>(workspace.take(chunk * vocabulary * 4));
@@ -139,8 +133,23 @@ void head_loss(CpuDevice& device, const HeadLoss& op) {
     epilogue.bias = op.bias;
     multiply<P>(device, &term, 1, 0, rows, vocabulary, epilogue);
     device.pool.parallel_for(rows, [&](int64_t row, int) {
-      cross_entropy_row(op, first + row, backward, logits + row * vocabulary);
+      cross_entropy_row(op, first + row, logits + row * vocabulary);
     });
-    if (backward) head_chunk_gradients<P>(device, op, first, rows, x, logits, workspace.at);
+    head_chunk_gradients<P>(device, op, first, rows, x, logits, workspace.at);
   }
+}
+
+template <typename P>
+size_t head_loss_workspace(const HeadLossShape& s) {
+  return s.weight_gradient ? head_chunk_workspace<P>(s) : frozen_head_workspace<P>(s);
+}
+
+template <typename P>
+void head_loss(CpuDevice& device, const HeadLoss& op) {
+  if (op.d_x.data) zero_rows(device, op.d_x);
+  if (op.count == 0) return;
+  if (op.d_weight || op.d_bias)
+    head_loss_in_chunks<P>(device, op);
+  else
+    frozen_head_loss<P>(device, op);
 }

@@ -10,6 +10,7 @@ struct AmxPolicy {
   static constexpr int kCols = 32;
   static constexpr int64_t kDepthUnit = 32;
   static constexpr int64_t kDepthBlock = 512;
+  static constexpr int64_t kHeadRows = 512;  // rows of a head task: a strip is packed for each
   static constexpr int64_t kTile = 512;        // elements of a tile
   static constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
 

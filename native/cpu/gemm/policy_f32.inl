@@ -14,6 +14,8 @@ struct F32Policy {
   static constexpr int64_t kDepthUnit = 1;     // K is padded to a multiple
   static constexpr int64_t kDepthBlock = 256;  // a right panel of this depth stays in L1
 
+  static constexpr int64_t kHeadRows = 192;    // rows of a head task: a strip is packed for each
+
   struct Scope {};  // nothing to set up per task
 
   // A panel's edge costs only the rows and vectors that it needs, in these steps.

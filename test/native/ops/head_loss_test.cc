@@ -52,13 +52,13 @@ struct HeadLossFixture {
   }
 
   Outputs run() {
-    const bool backward = c.d_x || c.d_weight;
     const auto before_w = d_weight.values(), before_bias = d_bias.values();
     HeadLossShape shape;
     shape.labelled = static_cast<int64_t>(count);
     shape.hidden = c.hidden;
     shape.vocabulary = c.vocabulary;
-    shape.backward = backward;
+    shape.backward = c.d_x;
+    shape.weight_gradient = c.d_weight;
     shape.activation = dtype;
     shape.storage = weight.weight().storage;
     TestWorkspace workspace(device, ops::head_loss_workspace_bytes(*device, shape));
@@ -267,7 +267,7 @@ TEST(head_loss_counts_a_correct_target) {
     Buffer buffer(device, 96);
     buffer.upload(head.data(), 96);
     TestIndices targets(device, {5, 5, 3});
-    HeadLossShape shape{3, 4, 6, false, DType::kF32, Storage::kF32};
+    HeadLossShape shape{3, 4, 6, false, false, DType::kF32, Storage::kF32};
     TestWorkspace workspace(device, ops::head_loss_workspace_bytes(*device, shape));
     HeadLoss op;
     op.x = fixture.x.matrix();

@@ -113,7 +113,8 @@ struct HeadLossCase {
 };
 
 inline std::vector<HeadLossCase> head_loss_cases() {
-  std::vector<int32_t> every, all;
+  std::vector<int32_t> every, all, many;
+  for (int32_t i = 2; i < 399; ++i) many.push_back(i);
   for (int32_t i = 0; i < 90; i += 2) every.push_back(i);
   for (int32_t i = 0; i < 33; ++i) all.push_back(i);
   return {
@@ -123,6 +124,8 @@ inline std::vector<HeadLossCase> head_loss_cases() {
       {"every other row", 90, 96, 301, every, true, true},
       {"forward only", 12, 33, 1000, {0, 5, 11}, false, false, true},
       {"large vocabulary", 20, 32, 5003, {1, 2, 3, 10, 19}, true, false},
+      {"many rows", 400, 24, 600, many, true, false, true},
+      {"logits far apart", 6, 700, 9001, {0, 1, 3, 5}, true, false},
       {"weights only", 7, 24, 50, {2, 3}, false, true, true},
   };
 }

@@ -1,0 +1,222 @@
+// The head and cross-entropy of a frozen head in one pass over the weight, as flash attention does
+// with keys that are values too (Dao, arXiv 2307.08691): of each strip of the vocabulary the logits
+// of some rows become exp(logit - reference), which are summed and multiplied with the same strip.
+// No logit outlives its strip, and a strip is read once for both products.
+
+constexpr int64_t kHeadBudget = int64_t{64} << 20;  // bytes of workspace
+constexpr int64_t kHeadStrip = 256;     // words of one strip, at most P::kDepthBlock and kColBlock
+constexpr int64_t kHeadTasks = 32;      // tasks at most for a handful of row blocks
+constexpr int64_t kLeastWords = 4096;   // words of one task
+constexpr float kHeadSlack = 8;         // exp(8) still leaves f32 all its digits
+
+// How the work is cut. It follows from the shape alone: parts of the vocabulary are summed apart.
+template <typename P>
+struct HeadCut {
+  HeadCut(int64_t labelled, int64_t hidden, int64_t vocabulary, bool backward) {
+    padded_hidden = backward ? round_up(hidden, P::kCols) : 0;
+    const int64_t blocks = larger(1, (labelled + P::kHeadRows - 1) / P::kHeadRows);
+    const int64_t packed = padded_depth<P>(hidden) * static_cast<int64_t>(sizeof(typename P::Packed));
+    const int64_t part_bytes = padded_hidden * 4 + static_cast<int64_t>(sizeof(HeadSums));
+    const int64_t budget = (kHeadBudget - (int64_t{1} << 20)) / P::kHeadRows;  // of a row in a block
+    parts = smaller(kHeadTasks / blocks, vocabulary / kLeastWords);
+    parts = larger(1, smaller(parts, (budget - packed) / part_bytes));
+    words = round_up((vocabulary + parts - 1) / parts, kHeadStrip);
+    parts = (vocabulary + words - 1) / words;
+    row_bytes = packed + parts * part_bytes;
+    chunk = smaller(blocks, larger(1, budget / row_bytes)) * P::kHeadRows;
+  }
+  struct HeadSums {
+    double sum = 0;       // of exp(logit - reference)
+    float reference = 0;  // near the largest logit so far
+    float largest = 0;
+    float target = 0;  // the target's logit, where it is in this part
+    bool has_target = false;
+  };
+  int64_t padded_hidden, parts, words, row_bytes, chunk;
+};
+
+template <typename P>
+size_t frozen_head_workspace(const HeadLossShape& s) {
+  // Fewer rows may be cut into more parts, and a step has any number up to this.
+  int64_t bytes = 0;
+  for (int64_t rows = 1; rows < s.labelled + P::kHeadRows; rows += P::kHeadRows) {
+    const HeadCut<P> cut(smaller(rows, s.labelled), s.hidden, s.vocabulary, s.backward);
+    bytes = larger(bytes, cut.row_bytes * cut.chunk);
+  }
+  return static_cast<size_t>(256 + bytes);
+}
+
+// One row's logits of a strip become exp(logit - reference); the sums so far are kept up.
+template <typename Sums>
+void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word, int64_t count,
+                  float* logits, Sums& sums, float* gradient, int64_t hidden) {
+  if (op.bias)
+    for_each_vector(count, [&](int64_t i, int64_t n) {
+      store_n(logits + i, load_n(logits + i, n) + load_n(op.bias + first_word + i, n), n);
+    });
+  F32 highest = splat(logits[0]);
+  for_each_vector(count, [&](int64_t i, int64_t n) {
+    if (n == kLanes) {
+      highest = max(load(logits + i), highest);
+    } else {
+      for (int64_t j = 0; j < n; ++j) highest = max(splat(logits[i + j]), highest);
+    }
+  });
+  const float largest = reduce_max(highest);
+  const int64_t target = op.targets[index] - first_word;
+  if (target >= 0 && target < count) {
+    sums.target = logits[target];
+    sums.has_target = true;
+  }
+  const bool first = sums.sum == 0;
+  if (first || largest > sums.largest) sums.largest = largest;
+  if (first) {
+    sums.reference = largest;
+  } else if (largest > sums.reference + kHeadSlack) {
+    const F32 factor = exp(splat(sums.reference - largest));
+    sums.sum *= static_cast<double>(factor[0]);
+    if (gradient)
+      for_each_vector(hidden, [&](int64_t i, int64_t n) {
+        store_n(gradient + i, load_n(gradient + i, n) * factor, n);
+      });
+    sums.reference = largest;
+  }
+  const float reference = sums.reference;
+  const F32 partial = accumulate_vectors(count, [&](int64_t i, int64_t n, F32 total) {
+    F32 values = exp(load_n(logits + i, n) - reference);
+    for (int64_t j = n; j < kLanes; ++j) values[j] = 0;
+    store_n(logits + i, values, n);
+    return total + values;
+  });
+  sums.sum += static_cast<double>(reduce_add(partial));
+}
+
+// Rows [first_row, first_row + rows) of the chunk against words [word, word_end): their sums, and
+// the sums of exp times the weight's rows [rows, padded_hidden].
+template <typename P>
+void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& x, int64_t chunk,
+                int64_t first_row, int64_t rows, int64_t word, int64_t word_end, void* scratch,
+                typename HeadCut<P>::HeadSums* sums, float* gradient) {
+  using Packed = typename P::Packed;
+  const int64_t hidden = op.x.cols, panel_rows = round_up(rows, P::kRows);
+  float* logits = static_cast<float*>(scratch);  // [kHeadRows, kColBlock]
+  auto* probabilities = reinterpret_cast<Packed*>(logits + P::kHeadRows * kColBlock);
+  Packed* right = probabilities + P::kHeadRows * kHeadStrip;
+  Term<P> term;
+  term.left = x;
+  term.row_end = first_row + rows;
+  for (int64_t i = 0; i < rows; ++i) sums[i] = {};
+  if (gradient)
+    for (int64_t i = 0; i < panel_rows * cut.padded_hidden; ++i) gradient[i] = 0;
+  for (; word < word_end; word += kHeadStrip) {
+    const int64_t count = smaller(kHeadStrip, word_end - word);
+    for (int64_t k0 = 0; k0 < hidden; k0 += P::kDepthBlock) {
+      const int64_t depth = smaller(P::kDepthBlock, hidden - k0);
+      P::pack_right({source_of(op.weight), true}, word, count, k0, depth, right);
+      multiply_block(term, right, k0, depth, first_row, rows, count, logits, k0 == 0);
+    }
+    for (int64_t i = 0; i < rows; ++i)
+      exponentiate(op, chunk + first_row + i, word, count, logits + i * kColBlock, sums[i],
+                   gradient ? gradient + i * cut.padded_hidden : nullptr, hidden);
+    if (!gradient) continue;
+    const Operand left{source_of(logits, kColBlock), false};
+    const int64_t padded = padded_depth<P>(count);
+    for (int64_t r = 0; r < rows; r += P::kRows)
+      P::pack_left(left, r, smaller(P::kRows, rows - r), count, probabilities + r * padded);
+    for (int64_t h = 0; h < hidden; h += kColBlock) {
+      const int64_t cols = smaller(kColBlock, hidden - h);
+      P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
+      for (int64_t c = 0; c < cols; c += P::kCols)
+        for (int64_t r = 0; r < rows; r += P::kRows)
+          P::multiply(probabilities + r * padded, right + c * padded, padded, rows - r, cols - c,
+                      gradient + r * cut.padded_hidden + h + c, cut.padded_hidden, false);
+    }
+  }
+}
+
+// logprob, correct and the row of d_x from what the parts found.
+template <typename P, typename T>
+void finish_head_row(const HeadLoss& op, const HeadCut<P>& cut, int64_t index, int64_t row,
+                     const typename HeadCut<P>::HeadSums* sums, const float* gradients) {
+  const int64_t hidden = op.x.cols;
+  float reference = sums[row].reference, largest = sums[row].largest, target = 0;
+  for (int64_t p = 0; p < cut.parts; ++p) {
+    const auto& part = sums[p * cut.chunk + row];
+    // Written so that NaN, once met, stays.
+    if (!(part.reference <= reference)) reference = part.reference;
+    if (!(part.largest <= largest)) largest = part.largest;
+    if (part.has_target) target = part.target;
+  }
+  double sum = 0;
+  const auto factor_of = [&](int64_t p) {
+    return static_cast<double>(exp(splat(sums[p * cut.chunk + row].reference - reference))[0]);
+  };
+  for (int64_t p = 0; p < cut.parts; ++p) sum += sums[p * cut.chunk + row].sum * factor_of(p);
+  op.logprob[index] = target - reference - static_cast<float>(__builtin_log(sum));
+  if (op.correct) op.correct[index] = target >= largest;
+  if (!op.d_x.data) return;
+  T* to = static_cast<T*>(op.d_x.data) + op.rows[index] * op.d_x.stride;
+  const float weight = op.weights[index];
+  constexpr int64_t kRunLength = 256;
+  float run[kRunLength], word[kRunLength];
+  for (int64_t h = 0; h < hidden; h += kRunLength) {
+    const int64_t count = smaller(kRunLength, hidden - h);
+    read_run(source_of(op.weight), op.targets[index], h, count, word);
+    for (int64_t i = 0; i < count; ++i) run[i] = -weight * word[i];
+    for (int64_t p = 0; p < cut.parts; ++p) {
+      const float scale = static_cast<float>(static_cast<double>(weight) * factor_of(p) / sum);
+      const float* part = gradients + (p * cut.chunk + row) * cut.padded_hidden + h;
+      for_each_vector(count, [&](int64_t i, int64_t n) {
+        store_n(run + i, fma(load_n(part + i, n), splat(scale), load_n(run + i, n)), n);
+      });
+    }
+    for_each_vector(count, [&](int64_t i, int64_t n) {
+      store_n(to + h + i, load_n(run + i, n), n);
+    });
+  }
+}
+
+template <typename P>
+void frozen_head_loss(CpuDevice& device, const HeadLoss& op) {
+  using Sums = typename HeadCut<P>::HeadSums;
+  const int64_t hidden = op.x.cols, vocabulary = op.weight.rows;
+  const bool backward = op.d_x.data;
+  const HeadCut<P> cut(op.count, hidden, vocabulary, backward);
+  Workspace workspace{static_cast<char*>(op.workspace)};
+  void* packed_x = workspace.take(packed_left_bytes<P>(cut.chunk, hidden));
+  auto* sums = static_cast<Sums*>(
+      workspace.take(cut.parts * cut.chunk * static_cast<int64_t>(sizeof(Sums))));
+  float* gradients = reinterpret_cast<float*>(workspace.at);
+  for (int64_t first = 0; first < op.count; first += cut.chunk) {
+    const int64_t rows = smaller(cut.chunk, op.count - first);
+    Source source = source_of(op.x);
+    source.rows = op.rows + first;
+    const PackedLeft<P> x = pack_left<P>(device, {source, false}, 0, rows, hidden, packed_x);
+    const int64_t blocks = (rows + P::kHeadRows - 1) / P::kHeadRows;
+    device.pool.parallel_for(blocks * cut.parts, [&](int64_t task, int worker) {
+      const typename P::Scope scope;
+      (void)scope;
+      const int64_t part = task / blocks, row = task % blocks * P::kHeadRows;
+      const int64_t at = part * cut.chunk + row;
+      head_block<P>(op, cut, x, first, row, smaller(P::kHeadRows, rows - row), part * cut.words,
+                    smaller((part + 1) * cut.words, vocabulary), device.thread_scratch(worker),
+                    sums + at, backward ? gradients + at * cut.padded_hidden : nullptr);
+    });
+    device.pool.parallel_for(rows, [&](int64_t row, int) {
+      if (op.d_x.dtype == DType::kBF16)
+        finish_head_row<P, BF16>(op, cut, first + row, row, sums, gradients);
+      else
+        finish_head_row<P, float>(op, cut, first + row, row, sums, gradients);
+    });
+  }
+}
+
+template <typename P>
+constexpr bool head_fits_scratch() {
+  return P::kHeadRows * kColBlock * 4 +
+             (P::kHeadRows * kHeadStrip + kColBlock * P::kDepthBlock) *
+                 static_cast<int64_t>(sizeof(typename P::Packed)) <=
+         static_cast<int64_t>(kThreadScratchBytes);
+}
+static_assert(head_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");
+static_assert(kHeadStrip <= kColBlock, "a strip's logits are rows of a task's sums");
