@@ -1,6 +1,7 @@
 // Loading and making models: tensor by tensor, so that memory never holds more of the source than
 // one tensor beside what the model keeps.
 #include <algorithm>
+#include <cstring>
 #include <set>
 
 #include "core/error.h"
@@ -99,10 +100,26 @@ void check_unexpected(const ShardedTensors& tensors, const ModelConfig& config,
               tensors.folder(), "the weights don't belong to this config.json");
 }
 
+// Of two tied tensors that differ transformers 4 takes the embedding for both and transformers 5
+// each for itself, so there is no telling which model is meant.
+void check_tied(const ShardedTensors& tensors, const ModelConfig& config) {
+  const ShardedTensors::Entry* embedding = tensors.find("model.embed_tokens.weight");
+  const ShardedTensors::Entry* head = tensors.find("lm_head.weight");
+  if (!config.tied_embeddings || !embedding || !head) return;
+  const TensorView &a = *embedding->tensor, &b = *head->tensor;
+  if (a.dtype == b.dtype && a.bytes == b.bytes && std::memcmp(a.data, b.data, a.bytes) == 0) return;
+  throw Error(ErrorCode::kUnsupported,
+              "config.json ties it to the embedding (tie_word_embeddings), but the two differ",
+              head->file->path() + ": lm_head.weight",
+              "set tie_word_embeddings to false if the file is right, or remove the tensor");
+}
+
 class Loader {
  public:
   Loader(std::shared_ptr<ModelImpl> model, const ShardedTensors& tensors)
-      : model_(std::move(model)), tensors_(tensors) {}
+      : model_(std::move(model)), tensors_(tensors) {
+    check_tied(tensors_, model_->config);
+  }
 
   // Returns how many bytes of the file the parameter took.
   uint64_t load(const ModelImpl::Named& named, const std::vector<int64_t>& shape) {

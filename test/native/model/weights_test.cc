@@ -101,6 +101,33 @@ TEST(tied_embeddings_need_one_tensor) {
         values_of(*loaded, "model.embed_tokens.weight"));
 }
 
+TEST(both_of_two_tied_tensors_must_be_equal) {
+  const TemporaryFolder folder;
+  save_model(*create_model(cpu(), tiny_config("float32", true), {}, 3), folder / "m", DType::kF32);
+  for (const bool equal : {true, false}) {
+    const std::string path = folder / (equal ? "equal" : "different");
+    std::filesystem::create_directory(path);
+    std::filesystem::copy(folder / "m/config.json", path + "/config.json");
+    const SafetensorsFile file(folder / "m/model.safetensors");
+    const TensorView& embedding = file.at("model.embed_tokens.weight");
+    std::vector<char> head(embedding.data, embedding.data + embedding.bytes);
+    if (!equal) head.back() ^= 1;
+    SafetensorsWriter writer(path + "/model.safetensors");
+    for (const TensorView& tensor : file.tensors())
+      writer.declare(tensor.name, tensor.dtype, tensor.shape);
+    writer.declare("lm_head.weight", embedding.dtype, embedding.shape);
+    for (const TensorView& tensor : file.tensors()) writer.append(tensor.data, tensor.bytes);
+    writer.append(head.data(), head.size());
+    writer.finish();
+    if (equal) {
+      CHECK(values_of(*load(path), "model.embed_tokens.weight") ==
+            values_of(*load(folder / "m"), "model.embed_tokens.weight"));
+    } else {
+      CHECK_ERROR(load(path), ErrorCode::kUnsupported, "tie_word_embeddings");
+    }
+  }
+}
+
 TEST(quantizes_only_the_blocks_linears) {
   const TemporaryFolder folder;
   save_model(*create_model(cpu(), tiny_config("bfloat16"), {}, 3), folder / "m", DType::kBF16);
