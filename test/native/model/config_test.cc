@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "io/files.h"
 #include "io/json.h"
-#include "model/families.h"
+#include "model/families/families.h"
 #include "support/golden_model.h"
 #include "support/test.h"
 
@@ -44,6 +44,7 @@ TEST(refuses_by_name_what_would_change_the_maths) {
       {"llama", {{"vocab_size", "99999999999"}}, invalid, "vocab_size"},
       {"llama", {{"num_key_value_heads", "5"}}, invalid, "num_key_value_heads"},
       {"llama", {{"head_dim", "7"}}, invalid, "head_dim"},
+      {"llama", {{"num_attention_heads", "128"}}, invalid, "head_dim"},
       {"llama", {{"hidden_act", "\"quick_gelu\""}}, unsupported, "hidden_act"},
       {"llama", {{"attention_dropout", "0.1"}}, unsupported, "attention_dropout"},
       {"llama", {{"pretraining_tp", "2"}}, unsupported, "pretraining_tp"},
