@@ -12,6 +12,13 @@
 #include "model/weights.h"
 #include "support/tolerance.h"
 
+#ifdef LOWRANK_EMULATED_AMX
+#include "cpu/cpu_device.h"
+namespace lowrank::cpu::amx_emulated {
+void register_gemm(KernelTable& table);
+}
+#endif
+
 namespace lowrank::test {
 
 // Every family, and each with weights stored in every type.
@@ -36,12 +43,18 @@ inline std::string golden_adapter(const std::string& name) {
   return golden_folder(owner) + "/adapter";
 }
 
-// `isa` null: the best that the machine has.
+// `isa` null: the best that the machine has; in programs built with LOWRANK_EMULATED_AMX the AMX
+// products over emulated tiles, where the machine has AVX-512 to emulate them with.
 inline std::shared_ptr<Device> golden_device(const char* isa, int threads = 2) {
   DeviceOptions options;
   options.threads = threads;
   options.isa = isa;
-  return Device::open("cpu", options);
+  std::shared_ptr<Device> device = Device::open("cpu", options);
+#ifdef LOWRANK_EMULATED_AMX
+  if (!isa && cpu::isa_available(cpu::Isa::kAvx512))
+    cpu::amx_emulated::register_gemm(static_cast<cpu::CpuDevice*>(device->handle())->kernels);
+#endif
+  return device;
 }
 
 inline std::vector<float> floats(const TensorView& tensor) {
