@@ -53,7 +53,7 @@ export async function evaluate(
   const abort = linkAbort(signal);
   let own: NativeAdapter | null = null;
   try {
-    const source = preparedSource(prepared, name, {
+    const source = await preparedSource(prepared, name, {
       seed: 0,
       shuffle: false,
       packing: false,

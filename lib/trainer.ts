@@ -112,7 +112,7 @@ export class Trainer {
       const validationSplit = this.input.validation ? 'train' : 'validation';
       const loop = new TrainingLoop({
         target: await this.createTarget(),
-        train: preparedSource(train, 'train', {
+        train: await preparedSource(train, 'train', {
           ...source,
           shuffle: options.shuffle,
           perDeviceBatchSize: options.perDeviceTrainBatchSize,
@@ -120,7 +120,7 @@ export class Trainer {
         validation:
           validation.count(validationSplit) === 0
             ? null
-            : preparedSource(validation, validationSplit, {
+            : await preparedSource(validation, validationSplit, {
                 ...source,
                 shuffle: false,
                 perDeviceBatchSize: options.perDeviceEvalBatchSize,

@@ -1,5 +1,6 @@
 // Orders and random numbers that depend on a seed and on counters alone: the same on every machine and
 // with any number of threads, and without state that a checkpoint would have to keep.
+import { PIECE, type Pieces } from '../pause.js';
 
 /** MurmurHash3 (x86, 32 bits; Appleby, 2008) of three 32-bit numbers. */
 export function hash32(a: number, b: number, c: number): number {
@@ -28,13 +29,19 @@ export function identity(n: number): Uint32Array {
 }
 
 /** Shuffles in place (Fisher-Yates); `use` keeps several shuffles of one epoch apart. */
-export function shuffle(items: Uint32Array, seed: number, epoch: number, use = 0): Uint32Array {
+export function* shuffle(
+  items: Uint32Array,
+  seed: number,
+  epoch: number,
+  use = 0,
+): Pieces<Uint32Array> {
   const key = hash32(seed, Math.floor(seed / 2 ** 32), use);
   for (let i = items.length - 1; i > 0; i--) {
     const j = Math.floor((hash32(key, epoch, i) / 2 ** 32) * (i + 1));
     const item = items[i]!;
     items[i] = items[j]!;
     items[j] = item;
+    if (i % PIECE === 0) yield;
   }
   return items;
 }

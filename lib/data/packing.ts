@@ -1,5 +1,6 @@
 // Best-fit decreasing: the longest example first, each into the bin with the least room that it still
 // fits into. Uses at most 11/9 of the optimal number of bins, plus one (Johnson, 1973).
+import { PIECE, type Pieces } from '../pause.js';
 
 /** Items of group g are `members[offsets[g] .. offsets[g + 1])`. */
 export interface Groups {
@@ -15,12 +16,12 @@ export function groupCount(groups: Groups): number {
  * Packs `items` into bins of `capacity` tokens; `length(item)` must not exceed the capacity. Items of
  * one length keep their order, so the outcome depends on the order of `items` and on nothing else.
  */
-export function packBestFitDecreasing(
+export function* packBestFitDecreasing(
   items: Uint32Array,
   length: (item: number) => number,
   capacity: number,
-): Groups {
-  const sorted = sortByLengthDescending(items, length, capacity);
+): Pieces<Groups> {
+  const sorted = yield* sortByLengthDescending(items, length, capacity);
   const binOf = new Uint32Array(sorted.length);
   const sizes: number[] = []; // items per bin
   const room: number[] = []; // free tokens per bin
@@ -28,8 +29,9 @@ export function packBestFitDecreasing(
   const top = new Int32Array(capacity + 1).fill(-1);
   const below: number[] = [];
   const bits = new Uint32Array((capacity >>> 5) + 1);
-  sorted.forEach((item, at) => {
-    const need = length(item);
+  for (let at = 0; at < sorted.length; at++) {
+    if (at % PIECE === 0) yield;
+    const need = length(sorted[at]!);
     const free = nextSetBit(bits, need);
     let bin: number;
     if (free < 0) {
@@ -50,30 +52,40 @@ export function packBestFitDecreasing(
       top[left] = bin;
       bits[left >>> 5]! |= 1 << (left & 31);
     }
-  });
+  }
   const offsets = new Uint32Array(sizes.length + 1);
-  sizes.forEach((size, bin) => (offsets[bin + 1] = offsets[bin]! + size));
+  for (let bin = 0; bin < sizes.length; bin++) {
+    if (bin % PIECE === 0) yield;
+    offsets[bin + 1] = offsets[bin]! + sizes[bin]!;
+  }
   const next = offsets.slice();
   const members = new Uint32Array(sorted.length);
-  sorted.forEach((item, at) => (members[next[binOf[at]!]!++] = item));
+  for (let at = 0; at < sorted.length; at++) {
+    if (at % PIECE === 0) yield;
+    members[next[binOf[at]!]!++] = sorted[at]!;
+  }
   return { members, offsets };
 }
 
 /** Stable counting sort by length, longest first. */
-export function sortByLengthDescending(
+export function* sortByLengthDescending(
   items: Uint32Array,
   length: (item: number) => number,
   longest: number,
-): Uint32Array {
+): Pieces<Uint32Array> {
   const starts = new Uint32Array(longest + 2);
-  for (const item of items) {
-    if (length(item) > longest)
-      throw new RangeError(`an item of ${length(item)} tokens, over ${longest}`);
-    starts[longest - length(item) + 1]!++;
+  for (let i = 0; i < items.length; i++) {
+    if (i % PIECE === PIECE - 1) yield;
+    const tokens = length(items[i]!);
+    if (tokens > longest) throw new RangeError(`an item of ${tokens} tokens, over ${longest}`);
+    starts[longest - tokens + 1]!++;
   }
   for (let i = 1; i < starts.length; i++) starts[i]! += starts[i - 1]!;
   const sorted = new Uint32Array(items.length);
-  for (const item of items) sorted[starts[longest - length(item)]!++] = item;
+  for (let i = 0; i < items.length; i++) {
+    if (i % PIECE === PIECE - 1) yield;
+    sorted[starts[longest - length(items[i]!)]!++] = items[i]!;
+  }
   return sorted;
 }
 

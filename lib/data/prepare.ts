@@ -9,6 +9,7 @@ import { CacheReader, CacheWriter } from './cache.js';
 import type { Dataset } from './dataset.js';
 import { checkPrepareOptions, type CheckedPrepareOptions, type PrepareOptions } from './options.js';
 import { identity } from './order.js';
+import { inTurns, PIECE, type Pieces } from '../pause.js';
 import { CachedData, splitExamples, type Splits } from './prepared.js';
 import { FORMAT_DESCRIPTIONS } from './rows.js';
 import { describeExample } from './show.js';
@@ -40,8 +41,8 @@ export async function prepareDataset(
   const { cache, hit } = await openCache(dataset, tools, checked);
   try {
     await refuseBadRows(cache, checked);
-    const splits = splitExamples(cache, checked.split, checked.splitSeed);
-    const report = describeData(dataset, cache, splits, tools, checked, hit);
+    const splits = await inTurns(splitExamples(cache, checked.split, checked.splitSeed));
+    const report = await inTurns(describeData(dataset, cache, splits, tools, checked, hit));
     const data = new CachedData(cache, splits, report, dataset.names, checked.maxLength);
     await refuseUntrainable(data, cache, splits, tools, checked);
     return data;
@@ -174,22 +175,27 @@ async function refuseUntrainable(
   );
 }
 
-function describeData(
+function* describeData(
   dataset: Dataset,
   cache: CacheReader,
   splits: Splits,
   tools: ModelTools,
   options: CheckedPrepareOptions,
   hit: boolean,
-): DataReport {
+): Pieces<DataReport> {
   const { meta } = cache;
   const formats = Object.entries(meta.formats) as [RowFormat, number][];
   let withStopToken = 0;
-  for (let i = 0; i < cache.count; i++) if (cache.hasStopToken(i)) withStopToken++;
+  for (let i = 0; i < cache.count; i++) {
+    if (i % PIECE === 0) yield;
+    if (cache.hasStopToken(i)) withStopToken++;
+  }
+  const splitReports: Partial<Record<SplitName, SplitReport>> = {};
+  for (const name of SPLIT_NAMES) splitReports[name] = yield* describeSplit(cache, splits[name]);
   const report: DataReport = {
     sources: dataset.names,
     contentHash: meta.contentHash,
-    fingerprint: fingerprint(meta.tokensHash, splits),
+    fingerprint: yield* fingerprint(meta.tokensHash, splits),
     formats: formats.map(([format, rows]) => ({
       format,
       rows,
@@ -198,15 +204,13 @@ function describeData(
     rows: meta.rows,
     badRows: meta.badRows,
     badRowCount: meta.badRowCount,
-    splits: Object.fromEntries(
-      SPLIT_NAMES.map((name) => [name, describeSplit(cache, splits[name])]),
-    ) as Record<SplitName, SplitReport>,
+    splits: splitReports as Record<SplitName, SplitReport>,
     splitBy: dataset.sources.some(({ split }) => split !== undefined) ? 'files' : 'hash',
-    lengths: describeLengths(cache),
+    lengths: yield* describeLengths(cache),
     truncated: meta.truncated,
     tooLong: meta.tooLong,
     withoutLabels: meta.withoutLabels,
-    duplicates: countDuplicates(cache),
+    duplicates: yield* countDuplicates(cache),
     typedSpecialTokens: meta.typedSpecialTokens,
     ...(tools.stopTokenIds.length > 0 && { withStopToken }),
     ...(options.maxLength !== undefined && { maxLength: options.maxLength }),
@@ -217,9 +221,16 @@ function describeData(
   return report;
 }
 
-function fingerprint(tokensHash: string, splits: Splits): string {
+function* fingerprint(tokensHash: string, splits: Splits): Pieces<string> {
   const hash = createHash('sha256').update(tokensHash);
-  for (const name of SPLIT_NAMES) hash.update(`\0${splits[name].length}\0`).update(splits[name]);
+  for (const name of SPLIT_NAMES) {
+    const examples = splits[name];
+    hash.update(`\0${examples.length}\0`);
+    for (let at = 0; at < examples.length; at += 8 * PIECE) {
+      yield;
+      hash.update(examples.subarray(at, at + 8 * PIECE));
+    }
+  }
   return hash.digest('hex');
 }
 
@@ -247,44 +258,70 @@ function warningsFor(report: DataReport, options: CheckedPrepareOptions): string
   return warnings;
 }
 
-function describeSplit(cache: CacheReader, examples: Uint32Array): SplitReport {
+function* describeSplit(cache: CacheReader, examples: Uint32Array): Pieces<SplitReport> {
   let tokens = 0;
   let labelTokens = 0;
-  for (const example of examples) {
+  for (let i = 0; i < examples.length; i++) {
+    if (i % PIECE === 0) yield;
+    const example = examples[i]!;
     tokens += cache.length(example);
     labelTokens += cache.labelTokens(example);
   }
   return { examples: examples.length, tokens, labelTokens };
 }
 
-function describeLengths(cache: CacheReader): LengthStatistics {
-  const sorted = Uint32Array.from({ length: cache.count }, (_, i) => cache.length(i)).sort();
-  const at = (share: number): number => sorted[Math.ceil(share * sorted.length) - 1] ?? 0;
-  const total = sorted.reduce((sum, length) => sum + length, 0);
+function* describeLengths(cache: CacheReader): Pieces<LengthStatistics> {
+  const { count } = cache;
+  const examples = new Map<number, number>(); // by length
+  let total = 0;
+  for (let i = 0; i < count; i++) {
+    if (i % PIECE === 0) yield;
+    const length = cache.length(i);
+    examples.set(length, (examples.get(length) ?? 0) + 1);
+    total += length;
+  }
+  const lengths = Uint32Array.from(examples.keys()).sort();
+  const at = (share: number): number => {
+    let left = Math.ceil(share * count);
+    return lengths.find((length) => (left -= examples.get(length)!) <= 0) ?? 0;
+  };
   return {
-    min: sorted[0] ?? 0,
-    mean: sorted.length === 0 ? 0 : total / sorted.length,
+    min: lengths[0] ?? 0,
+    mean: count === 0 ? 0 : total / count,
     p50: at(0.5),
     p90: at(0.9),
     p99: at(0.99),
-    max: sorted.at(-1) ?? 0,
+    max: lengths.at(-1) ?? 0,
   };
 }
 
 // Pieces of one split row share its hash and its line, and are no duplicates of each other.
-function countDuplicates(cache: CacheReader): number {
-  const seen = new BigUint64Array(cache.count);
-  let rows = 0;
+function* countDuplicates(cache: CacheReader): Pieces<number> {
+  // A hash table with open addressing (a Set of a million rows stops everything while it grows): the
+  // example + 1 that came first.
+  let slots = 16;
+  while (slots < 2 * cache.count) slots *= 2;
+  const first = new Uint32Array(slots);
+  let duplicates = 0;
   for (let i = 0; i < cache.count; i++) {
+    if (i % (PIECE / 4) === 0) yield;
     const { high, low } = cache.hash(i);
     const place = cache.place(i);
     const previous = i > 0 ? cache.place(i - 1) : undefined;
     if (previous && previous.file === place.file && previous.line === place.line) continue;
-    seen[rows++] = (BigInt(high) << 32n) | BigInt(low);
+    for (let slot = low % slots; ; slot = (slot + 1) % slots) {
+      const other = first[slot]!;
+      if (other === 0) {
+        first[slot] = i + 1;
+        break;
+      }
+      const known = cache.hash(other - 1);
+      if (known.high === high && known.low === low) {
+        duplicates++;
+        break;
+      }
+    }
   }
-  const sorted = seen.subarray(0, rows).sort();
-  let duplicates = 0;
-  for (let i = 1; i < rows; i++) if (sorted[i] === sorted[i - 1]) duplicates++;
   return duplicates;
 }
 

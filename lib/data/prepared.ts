@@ -1,9 +1,10 @@
 // Prepared data: examples of the cache file divided into splits, and the micro-batches made of them.
 import { LowrankError } from '../errors.js';
 import type { CacheReader } from './cache.js';
+import { inTurns, PIECE, type Pieces } from '../pause.js';
 import { checkBatchOptions, type CheckedBatchOptions } from './options.js';
 import { hash32 } from './order.js';
-import { groupCount } from './packing.js';
+import { groupCount, type Groups } from './packing.js';
 import { boundBatches, groupMembers, planBatches } from './plan.js';
 import {
   SPLIT_NAMES,
@@ -22,15 +23,16 @@ export type Splits = Record<SplitName, Uint32Array>;
  * Divides examples by their rows' content: rows added later move none of the old ones, and equal rows
  * are on the same side. Rows that a file's name puts somewhere go there.
  */
-export function splitExamples(
+export function* splitExamples(
   cache: CacheReader,
   shares: readonly [number, number, number],
   seed: number,
-): Splits {
+): Pieces<Splits> {
   const sum = shares[0] + shares[1] + shares[2];
   const sides = new Uint8Array(cache.count);
   const sizes = [0, 0, 0];
   for (let i = 0; i < cache.count; i++) {
+    if (i % PIECE === 0) yield;
     const { split } = cache.place(i);
     const side = split ? SPLIT_NAMES.indexOf(split) : sideOf(cache.hash(i), shares, sum, seed);
     sides[i] = side;
@@ -38,7 +40,10 @@ export function splitExamples(
   }
   const lists = sizes.map((size) => new Uint32Array(size));
   const next = [0, 0, 0];
-  for (let i = 0; i < cache.count; i++) lists[sides[i]!]![next[sides[i]!]!++] = i;
+  for (let i = 0; i < cache.count; i++) {
+    if (i % PIECE === 0) yield;
+    lists[sides[i]!]![next[sides[i]!]!++] = i;
+  }
   return { train: lists[0]!, validation: lists[1]!, test: lists[2]! };
 }
 
@@ -90,26 +95,10 @@ export class CachedData implements PreparedData {
   }
 
   async plan(split: SplitName, options: BatchOptions = {}): Promise<BatchPlan> {
-    const checked = checkBatchOptions(options);
-    const examples = this.splits[split];
-    const groups = planBatches(examples, this.cache, checked, this.capacity(examples, checked));
-    let tokens = 0;
-    let labelTokens = 0;
-    let maxTokens = 0;
-    let maxLabels = 0;
+    const { groups, ...totals } = await inTurns(
+      this.planned(this.splits[split], checkBatchOptions(options)),
+    );
     const length = groupCount(groups);
-    for (let i = 0; i < length; i++) {
-      let batchTokens = 0;
-      let batchLabels = 0;
-      for (const example of groupMembers(groups, i)) {
-        batchTokens += this.cache.length(example);
-        batchLabels += this.cache.labelTokens(example);
-      }
-      tokens += batchTokens;
-      labelTokens += batchLabels;
-      maxTokens = Math.max(maxTokens, batchTokens);
-      maxLabels = Math.max(maxLabels, batchLabels);
-    }
     const members = (i: number): Uint32Array => {
       if (!Number.isInteger(i) || i < 0 || i >= length) {
         throw new LowrankError('ERR_LOWRANK_INVALID_ARGUMENT', `there is no micro-batch ${i}`, {
@@ -119,13 +108,17 @@ export class CachedData implements PreparedData {
       return groupMembers(groups, i);
     };
     const batch = (i: number): Promise<MicroBatch> => this.read(members(i));
-    return { length, tokens, labelTokens, maxTokens, maxLabels, members, batch };
+    return { length, ...totals, members, batch };
   }
 
-  bounds(split: SplitName, options: BatchOptions = {}): { maxTokens: number; maxLabels: number } {
+  async bounds(
+    split: SplitName,
+    options: BatchOptions = {},
+  ): Promise<{ maxTokens: number; maxLabels: number }> {
     const checked = checkBatchOptions(options);
     const examples = this.splits[split];
-    return boundBatches(examples, this.cache, checked, this.capacity(examples, checked));
+    const capacity = await inTurns(this.capacity(examples, checked));
+    return inTurns(boundBatches(examples, this.cache, checked, capacity));
   }
 
   async *batches(
@@ -141,8 +134,38 @@ export class CachedData implements PreparedData {
     await this.cache.close();
   }
 
-  private capacity(examples: Uint32Array, options: CheckedBatchOptions): number {
-    const longest = examples.reduce((max, example) => Math.max(max, this.cache.length(example)), 1);
+  private *planned(
+    examples: Uint32Array,
+    options: CheckedBatchOptions,
+  ): Pieces<Omit<BatchPlan, 'length' | 'members' | 'batch'> & { groups: Groups }> {
+    const capacity = yield* this.capacity(examples, options);
+    const groups = yield* planBatches(examples, this.cache, options, capacity);
+    let tokens = 0;
+    let labelTokens = 0;
+    let maxTokens = 0;
+    let maxLabels = 0;
+    for (let i = 0; i < groupCount(groups); i++) {
+      if (i % (PIECE / 4) === 0) yield;
+      let batchTokens = 0;
+      let batchLabels = 0;
+      for (const example of groupMembers(groups, i)) {
+        batchTokens += this.cache.length(example);
+        batchLabels += this.cache.labelTokens(example);
+      }
+      tokens += batchTokens;
+      labelTokens += batchLabels;
+      maxTokens = Math.max(maxTokens, batchTokens);
+      maxLabels = Math.max(maxLabels, batchLabels);
+    }
+    return { groups, tokens, labelTokens, maxTokens, maxLabels };
+  }
+
+  private *capacity(examples: Uint32Array, options: CheckedBatchOptions): Pieces<number> {
+    let longest = 1;
+    for (let i = 0; i < examples.length; i++) {
+      if (i % PIECE === 0) yield;
+      longest = Math.max(longest, this.cache.length(examples[i]!));
+    }
     const capacity = options.packLength ?? this.maxLength ?? longest;
     if (options.packing && longest > capacity) {
       throw new LowrankError(

@@ -129,7 +129,10 @@ export interface PreparedData {
   /** Same data, options, seed and epoch: same plan. */
   plan(split: SplitName, options?: BatchOptions): Promise<BatchPlan>;
   /** Limits that hold for every epoch: what the engine's buffers must be laid out for. */
-  bounds(split: SplitName, options?: BatchOptions): { maxTokens: number; maxLabels: number };
+  bounds(
+    split: SplitName,
+    options?: BatchOptions,
+  ): Promise<{ maxTokens: number; maxLabels: number }>;
   /** `plan()` read from micro-batch `start` (default 0) to the end. */
   batches(split: SplitName, options?: BatchOptions & { start?: number }): AsyncIterable<MicroBatch>;
   /** Frees the open file. */

@@ -28,11 +28,11 @@ export interface PreparedSourceOptions {
   maxLength: number;
 }
 
-export function preparedSource(
+export async function preparedSource(
   data: PreparedData,
   split: SplitName,
   options: PreparedSourceOptions,
-): BatchSource {
+): Promise<BatchSource> {
   const batchOptions = {
     seed: options.seed,
     shuffle: options.shuffle,
@@ -40,7 +40,7 @@ export function preparedSource(
     packing: options.packing,
     ...(options.packing ? { packLength: options.maxLength } : {}),
   };
-  const bounds = data.bounds(split, batchOptions);
+  const bounds = await data.bounds(split, batchOptions);
   return {
     examples: data.count(split),
     maxBatchTokens: bounds.maxTokens,

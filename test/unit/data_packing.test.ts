@@ -3,13 +3,14 @@ import { checkBatchOptions } from '../../lib/data/options.js';
 import { hash32, identity, shuffle } from '../../lib/data/order.js';
 import { groupCount, packBestFitDecreasing, type Groups } from '../../lib/data/packing.js';
 import { boundBatches, groupMembers, planBatches } from '../../lib/data/plan.js';
+import { atOnce } from '../../lib/pause.js';
 
 function pack(
   lengths: readonly number[],
   capacity: number,
   order = identity(lengths.length),
 ): number[][] {
-  const groups = packBestFitDecreasing(order, (i) => lengths[i]!, capacity);
+  const groups = atOnce(packBestFitDecreasing(order, (i) => lengths[i]!, capacity));
   return lists(groups);
 }
 
@@ -79,7 +80,7 @@ describe('best-fit decreasing', () => {
     (capacity) => {
       for (let seed = 0; seed < 20; seed++) {
         const lengths = numbers(seed, 300, 1, capacity);
-        const order = shuffle(identity(300), seed, 0);
+        const order = atOnce(shuffle(identity(300), seed, 0));
         const bins = pack(lengths, capacity, order);
         expect(bins.flat().sort((a, b) => a - b)).toEqual(Array.from(identity(300)));
         const sums = bins.map((bin) => bin.reduce((sum, i) => sum + lengths[i]!, 0));
@@ -94,7 +95,7 @@ describe('best-fit decreasing', () => {
   test('the order decides which of equal length goes where, not how many bins there are', () => {
     const lengths = numbers(3, 500, 1, 100);
     const sizes = (seed: number): number[] =>
-      pack(lengths, 100, shuffle(identity(500), seed, 0)).map((bin) =>
+      pack(lengths, 100, atOnce(shuffle(identity(500), seed, 0))).map((bin) =>
         bin.reduce((sum, i) => sum + lengths[i]!, 0),
       );
     expect(sizes(1)).toEqual(sizes(2));
@@ -104,7 +105,9 @@ describe('best-fit decreasing', () => {
 describe('shuffle', () => {
   // Numbers of another implementation of the same formulas.
   test('is the same every time and everywhere', () => {
-    expect(Array.from(shuffle(identity(10), 42, 0))).toEqual([0, 4, 8, 7, 5, 9, 2, 3, 6, 1]);
+    expect(Array.from(atOnce(shuffle(identity(10), 42, 0)))).toEqual([
+      0, 4, 8, 7, 5, 9, 2, 3, 6, 1,
+    ]);
     expect(hash32(1, 2, 3)).toBe(1932100742);
   });
 
@@ -117,12 +120,12 @@ describe('shuffle', () => {
       [1, 1, 0],
       [1, 0, 1],
     ] as const) {
-      orders.add(shuffle(identity(50), seed, epoch, use).join());
+      orders.add(atOnce(shuffle(identity(50), seed, epoch, use)).join());
     }
     expect(orders.size).toBe(5);
     // Each of 5 items should be first in about a fifth of 5,000 epochs; 6 standard deviations are 170.
     const first = [0, 0, 0, 0, 0];
-    for (let epoch = 0; epoch < 5000; epoch++) first[shuffle(identity(5), 7, epoch)[0]!]!++;
+    for (let epoch = 0; epoch < 5000; epoch++) first[atOnce(shuffle(identity(5), 7, epoch))[0]!]!++;
     for (const count of first) expect(Math.abs(count - 1000)).toBeLessThan(170);
   });
 });
@@ -134,7 +137,7 @@ describe('micro-batches', () => {
     labelTokens: (i: number) => lengths[i]! >> 1,
   };
   const plan = (options: Parameters<typeof checkBatchOptions>[0]): number[][] =>
-    lists(planBatches(identity(103), sizes, checkBatchOptions(options), 50));
+    lists(atOnce(planBatches(identity(103), sizes, checkBatchOptions(options), 50)));
   const tokens = (batch: readonly number[]): number =>
     batch.reduce((sum, i) => sum + lengths[i]!, 0);
 
@@ -155,7 +158,7 @@ describe('micro-batches', () => {
   ];
   test.each(variants)('%j: every example once, the bounds hold in every epoch', (variant) => {
     const options = { ...variant, perDeviceBatchSize: 3 };
-    const bounds = boundBatches(identity(103), sizes, checkBatchOptions(options), 50);
+    const bounds = atOnce(boundBatches(identity(103), sizes, checkBatchOptions(options), 50));
     const seen = new Set<string>();
     for (let epoch = 0; epoch < 5; epoch++) {
       const batches = plan({ ...options, epoch });
