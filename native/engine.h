@@ -1,6 +1,7 @@
 // The engine's facade: what the Node addon, the C ABI (lowrank.h), the tests and other programs
 // use. Everything here throws lowrank::Error and may be called from any thread, but one object is
-// used by one thread at a time. Nothing here knows Node.
+// used by one thread at a time. Objects may share a device: its operations take turns, so that a
+// device of one's own is only a matter of speed. Nothing here knows Node.
 #pragma once
 
 #include <atomic>

@@ -11,6 +11,8 @@
 //     overlap unless said otherwise.
 //   * An operation's result doesn't depend on the number of threads, bit for bit.
 //   * Shapes are checked by native/ops before a call gets here.
+//   * Operations of one device may be called from several threads; the backend runs them one after
+//     the other. What two of them write to must be kept apart by who calls.
 // Letters: T tokens (rows of a micro-batch), H hidden size, V vocabulary, r rank.
 #pragma once
 
@@ -21,7 +23,7 @@
 
 namespace lowrank {
 
-inline constexpr uint32_t kBackendAbiVersion = 2;
+inline constexpr uint32_t kBackendAbiVersion = 3;
 
 // ---- Operands -----------------------------------------------------------------------------------
 
@@ -207,11 +209,13 @@ struct EmbeddingForward {
   Matrix y;
 };
 
-// d_weight [V, H] f32 accumulates, in row order (no atomics).
+// d_weight [V, H] f32 accumulates, in row order (no atomics). Rows whose id is padding_id add
+// nothing, as with padding_idx of torch.nn.Embedding; -1 = there is none.
 struct EmbeddingBackward {
   const int32_t* ids = nullptr;
   Matrix d_y;
   float* d_weight = nullptr;
+  int32_t padding_id = -1;
 };
 
 // The fused language-model head and cross-entropy: logits = x W^T (+ bias) exist only chunk by

@@ -10,6 +10,9 @@
 
 namespace lowrank {
 
+// Any thread may use it: operations of one device run one after the other, so models, sessions and
+// generators that share a device are safe in threads of their own. Devices don't wait for each
+// other.
 class Device {
  public:
   // `name` is "cpu", or a plug-in's name. Throws Error{kBackend} or Error{kUnsupported}.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 #include "backend/registry.h"
@@ -174,6 +175,7 @@ struct Profiled {
   const Backend* inner = nullptr;
   void* handle = nullptr;
   Backend table{};
+  std::mutex mutex;  // of rows
   std::map<std::pair<std::string, std::string>, ProfileRow> rows;
 };
 
@@ -201,6 +203,7 @@ struct Timed<Row> {
   static inline const char* name = nullptr;
   static int call(void* device, const Op* op) {
     Profiled& p = profiled(device);
+    const std::lock_guard lock(p.mutex);
     const double begin = now();
     int status = (p.inner->*Row)(p.handle, op);
     if (status == 0) status = p.inner->synchronize(p.handle);
@@ -284,6 +287,7 @@ std::shared_ptr<Device> open_profiled(const std::string& name, const DeviceOptio
 std::vector<ProfileRow> take_profile(Device& device) {
   std::vector<ProfileRow> rows;
   if (device.backend().linear_forward != Timed<&Backend::linear_forward>::call) return rows;
+  const std::lock_guard lock(profiled(device.handle()).mutex);
   for (auto& [key, row] : profiled(device.handle()).rows) rows.push_back(std::move(row));
   profiled(device.handle()).rows.clear();
   std::sort(rows.begin(), rows.end(),

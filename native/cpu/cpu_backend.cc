@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <new>
 
 #include "backend/registry.h"
@@ -110,12 +111,17 @@ template <auto Kernel, typename Op>
 int run(void* handle, const Op* op) {
   return guarded([&] {
     CpuDevice& device = as_device(handle);
+    const std::lock_guard lock(device.running);
     (device.kernels.*Kernel)(device, *op);
   });
 }
 
 int measure_peak(void* handle, PeakKind kind, double seconds, double* rate) {
-  return guarded([&] { *rate = cpu::measure_peak(as_device(handle), kind, seconds); });
+  return guarded([&] {
+    CpuDevice& device = as_device(handle);
+    const std::lock_guard lock(device.running);
+    *rate = cpu::measure_peak(device, kind, seconds);
+  });
 }
 
 int adamw(void* handle, const AdamW* op) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <mutex>
 
 #include "core/thread_pool.h"
 #include "cpu/isa.h"
@@ -35,6 +36,8 @@ struct CpuDevice {
   }
 
   Isa isa;
+  // Held by the operation that runs: pool and scratch serve one at a time.
+  std::mutex running;
   ThreadPool pool;
   KernelTable kernels;
   KernelTable reference;  // what a kernel falls back to

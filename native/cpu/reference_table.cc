@@ -133,7 +133,7 @@ void embedding_forward(CpuDevice&, const EmbeddingForward& op) {
 void embedding_backward(CpuDevice&, const EmbeddingBackward& op) {
   ref::with_activation(op.d_y.dtype, [&](auto tag) {
     using X = typename decltype(tag)::Type;
-    ref::embedding_backward<double, X, float>(op.ids, view<X>(op.d_y), op.d_weight);
+    ref::embedding_backward<double, X, float>(op.ids, view<X>(op.d_y), op.d_weight, op.padding_id);
   });
 }
 

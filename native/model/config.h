@@ -41,6 +41,8 @@ struct ModelConfig {
   std::vector<int32_t> layer_window;     // per layer; 0 = full attention
   std::vector<int32_t> eos_token_ids;
   int32_t bos_token_id = -1, pad_token_id = -1;
+  // The embedding's row that lookups don't train (transformers: padding_idx = pad_token_id).
+  int32_t padding_row = -1;
 };
 
 // Throws Error{kInvalidFile} or Error{kUnsupported} with the field as the place.

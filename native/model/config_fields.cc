@@ -90,6 +90,11 @@ void parse_tokens(ConfigReader& reader, ModelConfig* config) {
   };
   config->bos_token_id = id("bos_token_id");
   config->pad_token_id = id("pad_token_id");
+  // As torch.nn.Embedding reads a negative padding_idx: from the end.
+  if (reader.field("pad_token_id"))
+    config->padding_row = config->pad_token_id < 0
+                              ? static_cast<int32_t>(config->vocabulary) + config->pad_token_id
+                              : config->pad_token_id;
   const Json* eos = reader.field("eos_token_id");
   if (!eos) return;
   if (!eos->is_array()) {

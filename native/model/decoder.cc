@@ -140,7 +140,7 @@ void Decoder::linear(int32_t layer, Linear which, const Matrix& x, const Matrix&
     op.xa = activation(xa, x.rows, use.lora->rank);
   }
   op.workspace = scratch[kScratchWorkspace];
-  op.workspace_bytes = SIZE_MAX;
+  op.workspace_bytes = scratch.bytes(kScratchWorkspace);
   ops::linear_forward(*model_->device, op);
 }
 
@@ -167,7 +167,7 @@ void Decoder::linear_backward(int32_t layer, Linear which, const void* x, const 
   }
   if (gradients.d_weight || gradients.d_a) op.x = activation(x, d_y.rows, use.weight.cols);
   op.workspace = scratch[kScratchWorkspace];
-  op.workspace_bytes = SIZE_MAX;
+  op.workspace_bytes = scratch.bytes(kScratchWorkspace);
   ops::linear_backward(*model_->device, op);
 }
 
@@ -228,6 +228,7 @@ void Decoder::embed_backward(const DecoderBatch& batch, const void* d_x, float* 
   op.ids = batch.ids;
   op.d_y = activation(d_x, batch.tokens, model_->config.hidden);
   op.d_weight = d_embedding;
+  op.padding_id = model_->config.padding_row;
   ops::embedding_backward(*model_->device, op);
 }
 
@@ -248,7 +249,7 @@ void Decoder::head(const DecoderBatch& batch, const void* x, const HeadInput& in
   op.logprob = input.logprob;
   op.correct = input.correct;
   op.workspace = scratch[kScratchWorkspace];
-  op.workspace_bytes = SIZE_MAX;
+  op.workspace_bytes = scratch.bytes(kScratchWorkspace);
   ops::head_loss(*model_->device, op);
   if (d_x)
     norm_backward(x, scratch[kScratchDNorm], d_x, batch.tokens, hidden, final_norm_, d_final_norm,
@@ -266,7 +267,7 @@ void Decoder::logits(const void* x, int64_t first, int64_t count, float* logits,
   op.y = {logits, DType::kF32, count, head_.rows, head_.rows};
   op.weight = head_;
   op.workspace = scratch[kScratchWorkspace];
-  op.workspace_bytes = SIZE_MAX;
+  op.workspace_bytes = scratch.bytes(kScratchWorkspace);
   ops::linear_forward(*model_->device, op);
 }
 

@@ -26,8 +26,21 @@ struct BufferSpec {
   uint64_t bytes = 0;
 };
 
-// Where the buffers stand, in the order of the specs.
-using BufferSet = std::vector<void*>;
+// Where the buffers stand, in the order of the specs, and how large they are.
+class BufferSet {
+ public:
+  void add(void* data, uint64_t bytes) {
+    data_.push_back(data);
+    bytes_.push_back(bytes);
+  }
+  void* operator[](size_t i) const { return data_[i]; }
+  void* const* data() const { return data_.data(); }
+  uint64_t bytes(size_t i) const { return bytes_[i]; }
+
+ private:
+  std::vector<void*> data_;
+  std::vector<uint64_t> bytes_;
+};
 
 // One micro-batch as the device sees it (device pointers; offsets on the host and the device are
 // the same on a CPU).

@@ -53,7 +53,7 @@ AttentionForward Decoder::attention(int32_t layer, const DecoderBatch& batch, co
   op.window = config.layer_window[static_cast<size_t>(layer)];
   op.scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
   op.workspace = scratch[kScratchWorkspace];
-  op.workspace_bytes = SIZE_MAX;
+  op.workspace_bytes = scratch.bytes(kScratchWorkspace);
   return op;
 }
 

@@ -16,7 +16,7 @@ class Buffers {
   Buffers(const std::shared_ptr<Device>& device, const std::vector<BufferSpec>& specs) {
     for (const BufferSpec& spec : specs) {
       buffers_.emplace_back(device, spec.bytes);
-      set_.push_back(buffers_.back().data());
+      set_.add(buffers_.back().data(), spec.bytes);
     }
   }
   const BufferSet& set() const { return set_; }

@@ -53,7 +53,7 @@ GeneratorImpl::GeneratorImpl(std::shared_ptr<ModelImpl> model, std::shared_ptr<A
   for (const BufferSpec& spec : Decoder::scratch_specs(*device, config, model_->options,
                                                        adapter ? adapter->modules : none, shape)) {
     scratch_buffers_.emplace_back(device, spec.bytes);
-    scratch_.push_back(scratch_buffers_.back().data());
+    scratch_.add(scratch_buffers_.back().data(), spec.bytes);
   }
 }
 

@@ -37,10 +37,10 @@ class Layout {
     count(kind, rounded);
     return offset;
   }
-  std::vector<uint64_t> add(Kind kind, const std::vector<BufferSpec>& specs) {
-    std::vector<uint64_t> offsets;
-    for (const BufferSpec& spec : specs) offsets.push_back(add(kind, spec.bytes));
-    return offsets;
+  std::vector<Placed> add(Kind kind, const std::vector<BufferSpec>& specs) {
+    std::vector<Placed> placed;
+    for (const BufferSpec& spec : specs) placed.push_back({add(kind, spec.bytes), spec.bytes});
+    return placed;
   }
   // Memory outside the arena.
   void count(Kind kind, uint64_t bytes) {

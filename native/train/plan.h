@@ -29,6 +29,11 @@ struct PlanRequest {
   uint64_t loaded_bytes = 0;  // of these, what is already taken from the device's free memory
 };
 
+// A buffer's place in the arena.
+struct Placed {
+  uint64_t offset = 0, bytes = 0;
+};
+
 // Offsets into the arena of one tensor's gradient and optimizer states.
 struct TensorPlan {
   uint64_t gradient = 0;
@@ -53,9 +58,9 @@ struct StepPlan {
 
   uint64_t gradients = 0, gradient_bytes = 0;  // one range, cleared at once
   std::vector<TensorPlan> tensors;
-  std::vector<uint64_t> inputs;              // of the trained blocks, and the last one's output
-  std::vector<std::vector<uint64_t>> saved;  // [set][buffer]; block layers-1-s keeps set s
-  std::vector<uint64_t> scratch;
+  std::vector<uint64_t> inputs;            // of the trained blocks, and the last one's output
+  std::vector<std::vector<Placed>> saved;  // [set][buffer]; block layers-1-s keeps set s
+  std::vector<Placed> scratch;
   uint64_t d_x = 0;
   TransferPlan transfer;
 

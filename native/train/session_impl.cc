@@ -31,9 +31,9 @@ uint64_t loaded_weight_bytes(ModelImpl& model) {
   return bytes;
 }
 
-BufferSet resolve(char* arena, const std::vector<uint64_t>& offsets) {
+BufferSet resolve(char* arena, const std::vector<Placed>& buffers) {
   BufferSet set;
-  for (uint64_t offset : offsets) set.push_back(arena + offset);
+  for (const Placed& buffer : buffers) set.add(arena + buffer.offset, buffer.bytes);
   return set;
 }
 
@@ -69,7 +69,7 @@ SessionImpl::SessionImpl(std::shared_ptr<ModelImpl> model, std::shared_ptr<Adapt
                                      trained_values(*model_, adapter_.get(), tensors_), options);
   bind_gradients(modules);
   scratch_ = resolve(arena_.as<char>(), plan_.scratch);
-  for (const std::vector<uint64_t>& set : plan_.saved)
+  for (const std::vector<Placed>& set : plan_.saved)
     saved_.push_back(resolve(arena_.as<char>(), set));
 
   const TransferPlan& transfer = plan_.transfer;

@@ -40,6 +40,7 @@ void embedding_forward(CpuDevice& device, const EmbeddingForward& op) {
 template <typename X>
 void embedding_backward_columns(const EmbeddingBackward& op, int64_t begin, int64_t end) {
   for (int64_t t = 0; t < op.d_y.rows; ++t) {
+    if (op.ids[t] == op.padding_id) continue;
     const X* d_y = row_of<X>(op.d_y, t) + begin;
     float* target = op.d_weight + op.ids[t] * op.d_y.cols + begin;
     for_each_vector(end - begin, [&](int64_t i, int64_t n) {

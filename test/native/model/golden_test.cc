@@ -32,7 +32,7 @@ std::vector<float> packed_logits(const std::shared_ptr<ModelImpl>& model, const 
     BufferSet set;
     for (const BufferSpec& spec : specs) {
       owned.emplace_back(model->device, spec.bytes);
-      set.push_back(owned.back().data());
+      set.add(owned.back().data(), spec.bytes);
     }
     return set;
   };

@@ -109,7 +109,7 @@ TEST(embedding_gradient) {
   auto seed = random_values(kRows * kCols, 11);
   const auto weight = random_values(5 * kCols, 12);
   std::vector<double> d_weight(weight.size());
-  reference::embedding_backward<double, double, double>(ids, as_matrix(seed), d_weight.data());
+  reference::embedding_backward<double, double, double>(ids, as_matrix(seed), d_weight.data(), -1);
   check_gradient("d_weight", weight, d_weight, [&](const std::vector<Complex>& moved) {
     std::vector<Complex> y(seed.size());
     reference::embedding_forward<Complex, Complex>(

@@ -233,6 +233,11 @@ TEST(embedding_kernels) {
               backward.d_y = d_y.matrix();
               backward.d_weight = d_weight.data();
               ops::embedding_backward(*device, backward);
+              const std::vector<double> every = d_weight.values();
+              backward.padding_id = 1;  // tokens 1, 6, 8, 13, ...: its row stays as it was
+              ops::embedding_backward(*device, backward);
+              for (int64_t i = c.cols; i < 2 * c.cols; ++i)
+                CHECK_EQ(d_weight.values()[static_cast<size_t>(i)], every[static_cast<size_t>(i)]);
               check_padding(y);
               // Conversion is exact rounding, and the sum's order is part of the contract: same
               // bits.

@@ -57,6 +57,41 @@ TEST(full_fine_tuning_learns) {
   }
 }
 
+// transformers gives the embedding padding_idx = pad_token_id: looking that row up trains nothing,
+// and what a tied head adds to it stays.
+TEST(the_padding_row_gets_no_gradient_from_lookups) {
+  const Documents documents({13, 9, 7});
+  const int32_t pad = documents.ids[3];
+  const auto embedding_gradient = [&](const std::string& field, bool tied) {
+    ModelOptions options;
+    options.trainable = true;
+    std::string config = tiny_config(2, tied);
+    config.insert(1, field);
+    Session session(tiny_model(cpu(), options, config), nullptr, session_options());
+    Gradients gradients;
+    session.gradients({documents.batch()}, 1, &gradients);
+    return gradients.at("model.embed_tokens.weight");
+  };
+  const auto begin = static_cast<size_t>(pad) * 64, end = begin + 64;
+  const std::string field = "\"pad_token_id\":" + std::to_string(pad) + ",";
+  const std::string from_end = "\"pad_token_id\":" + std::to_string(pad - 67) + ",";
+  for (const bool tied : {false, true}) {
+    const std::vector<float> all = embedding_gradient("", tied);
+    const std::vector<float> padded = embedding_gradient(field, tied);
+    CHECK(embedding_gradient(from_end, tied) == padded);
+    bool row_is_zero = true, row_differs = false, rest_equal = true;
+    for (size_t i = 0; i < all.size(); ++i) {
+      const bool in_row = i >= begin && i < end;
+      if (!in_row) rest_equal = rest_equal && all[i] == padded[i];
+      if (in_row) row_differs = row_differs || all[i] != padded[i];
+      if (in_row) row_is_zero = row_is_zero && padded[i] == 0;
+    }
+    CHECK(rest_equal);
+    CHECK(row_differs);
+    CHECK_EQ(row_is_zero, !tied);
+  }
+}
+
 TEST(the_8_bit_optimizer_learns) {
   ModelOptions options;
   options.trainable = true;
