@@ -1,6 +1,7 @@
 // A LoRA adapter over a model, as PEFT saves it.
 import { z } from 'zod';
 
+import { saveAdapterFolder } from './adapter_folder.js';
 import type { Model } from './model.js';
 import type { NativeAdapter, NativeAdapterInfo, NativeLoraOptions } from './native/addon.js';
 import { call, callSync } from './native/call.js';
@@ -47,9 +48,9 @@ export class Adapter implements AsyncDisposable {
     return callSync(() => this.native.info());
   }
 
-  /** Writes a PEFT folder, complete or not at all. */
+  /** Writes a PEFT folder, complete or not at all; with a model card unless it has one. */
   async save(folder: string): Promise<void> {
-    await call(() => this.native.save(folder, this.baseModelName));
+    await call(() => saveAdapterFolder(this.native, folder, this.baseModelName));
   }
 
   /** Waits for work in flight, then frees the adapter. */

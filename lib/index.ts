@@ -2,6 +2,7 @@
 export { ChatTemplate, type ChatMessage, type RenderOptions } from './chat_template.js';
 export * from './data/index.js';
 export { Adapter, type AdapterOptions } from './adapter.js';
+export { estimate, type EstimateOptions, type MemoryPlan } from './estimate.js';
 export { LowrankError, describeError, type LowrankErrorCode } from './errors.js';
 export {
   Generation,

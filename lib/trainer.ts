@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 
 import { Adapter } from './adapter.js';
+import { saveAdapterFolder, type TrainingSummary } from './adapter_folder.js';
 import { prepareDataset, type Dataset, type PreparedData } from './data/index.js';
 import { LowrankError } from './errors.js';
 import { Model } from './model.js';
@@ -74,6 +75,7 @@ export class Trainer {
   private readonly method: z.output<typeof methodSchema>;
   private readonly options: z.output<typeof trainerSchema>;
   private target: TrainingTarget | null = null;
+  private summary: TrainingSummary | null = null;
   private started = false;
 
   constructor(private readonly input: TrainerOptions) {
@@ -137,6 +139,7 @@ export class Trainer {
         yield* loop.events();
       } finally {
         this.target = loop.target;
+        this.summary = loop.summary();
       }
     } finally {
       for (const data of prepared) await data.close();
@@ -156,7 +159,8 @@ export class Trainer {
       throw new LowrankError('ERR_LOWRANK_INVALID_ARGUMENT', 'there is no adapter to save', {
         hint: 'run() it first; after full fine-tuning the model is in the run folder',
       });
-    await call(() => native.save(folder, this.input.model.folder));
+    const training = this.summary ?? undefined;
+    await call(() => saveAdapterFolder(native, folder, this.input.model.folder, training));
   }
 
   private async prepare(dataset: Dataset, split: boolean): Promise<PreparedData> {

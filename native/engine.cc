@@ -5,6 +5,7 @@
 #include "model/adapter.h"
 #include "model/forward_logits.h"
 #include "model/generator.h"
+#include "model/prequantized.h"
 #include "model/weights.h"
 #include "train/plan.h"
 #include "train/session_impl.h"
@@ -135,10 +136,17 @@ void Session::load_state(const std::string& file) { impl_->load_state(file); }
 
 PlanReport estimate(std::shared_ptr<Device> device, const std::string& config_json,
                     const EstimateOptions& options) {
-  if (!options.lora && options.model.quantization != Quantization::kNone)
-    throw Error(ErrorCode::kInvalidArgument, "quantized weights can't be trained", "quantization",
-                "train an adapter over them, or use no quantization");
-  const ModelConfig config = parse_model_config(config_json, "config.json");
+  const char* where = "config.json";
+  ModelOptions model = options.model;
+  // As load_model: a folder that is quantized stays as it is.
+  const Quantization stored = stored_quantization(config_json, where);
+  if (stored != Quantization::kNone) model.quantization = stored;
+  if (!options.lora && model.quantization != Quantization::kNone)
+    throw Error(ErrorCode::kInvalidArgument, "quantized weights can't be trained",
+                stored == Quantization::kNone ? "quantization" : "config.json: quantization_config",
+                "train an adapter over them, or use the original weights without quantization");
+  const ModelConfig config =
+      parse_model_config(without_quantization_config(config_json, where), where);
   std::vector<LoraModule> modules;
   std::vector<ParameterInfo> saved;
   if (options.lora) {
@@ -150,7 +158,7 @@ PlanReport estimate(std::shared_ptr<Device> device, const std::string& config_js
   PlanRequest request;
   request.device = device.get();
   request.config = &config;
-  request.model = options.model;
+  request.model = model;
   request.model.trainable = !options.lora;
   request.session = options.session;
   request.modules = &modules;

@@ -6,6 +6,7 @@ import { basename, join, resolve } from 'node:path';
 
 import { z } from 'zod';
 
+import { saveAdapterFolder, type TrainingSummary } from '../adapter_folder.js';
 import { LowrankError } from '../errors.js';
 import type { NativeAdapter, NativeModel, NativeSession } from '../native/addon.js';
 import { writeFileAtomic, writeFolderAtomic } from './atomic.js';
@@ -35,6 +36,7 @@ export interface CheckpointSource {
   adapter: NativeAdapter | null;
   session: NativeSession;
   baseModelName: string;
+  training: TrainingSummary;
 }
 
 /** Writes `checkpoints/step-N`, complete or absent; a checkpoint that exists already is left alone. */
@@ -46,7 +48,8 @@ export async function writeCheckpoint(
   const path = run.checkpointPath(state.step);
   if (!(await run.checkpointSteps()).includes(state.step)) {
     await writeFolderAtomic(path, async (temporary) => {
-      if (source.adapter) await source.adapter.save(temporary, source.baseModelName);
+      if (source.adapter)
+        await saveAdapterFolder(source.adapter, temporary, source.baseModelName, source.training);
       else {
         await source.model.save(temporary, 'f32');
         await copyTokenizerFiles(source.baseModelName, temporary);

@@ -2,6 +2,7 @@
 
 import { join } from 'node:path';
 
+import { saveAdapterFolder, type TrainingSummary } from '../adapter_folder.js';
 import { LowrankError, fromNative } from '../errors.js';
 import { linkAbort, type AbortLink } from '../native/abort.js';
 import type {
@@ -62,6 +63,8 @@ export class TrainingLoop {
   private run!: RunFolder;
   private stopping: EarlyStopping;
   private progress: Progress = { step: 0, tokens: 0, labelTokens: 0 };
+  /** Where the best checkpoint stood, once it is the result. */
+  private result: Progress | null = null;
   private readonly abort: AbortLink;
   private reader: StepReader;
   private stepsPerEpoch = 0;
@@ -304,6 +307,7 @@ export class TrainingLoop {
       ...this.target,
       session: this.session,
       baseModelName: this.input.baseModelName,
+      training: this.summary(),
     };
     const path = await writeCheckpoint(this.run, source, state);
     const { bestStep, bestLoss } = this.stopping.state;
@@ -342,17 +346,26 @@ export class TrainingLoop {
   private async restoreBest(): Promise<void> {
     const { bestStep } = this.stopping.state;
     if (!this.input.options.loadBestModelAtEnd || bestStep === null) return;
-    if (bestStep !== this.progress.step)
-      this.target = await this.input.reload(this.run.checkpointPath(bestStep));
+    if (bestStep === this.progress.step) return;
+    const path = this.run.checkpointPath(bestStep);
+    this.target = await this.input.reload(path);
+    const { step, tokens, label_tokens: labelTokens } = await readCheckpointState(path);
+    this.result = { step, tokens, labelTokens };
   }
 
   /** The final adapter, or the final model after full fine-tuning. */
   private async saveResult(): Promise<string> {
     const { adapter, model } = this.target;
     const path = join(this.run.path, adapter ? 'adapter' : 'model');
-    if (adapter) await adapter.save(path, this.input.baseModelName);
+    if (adapter) await saveAdapterFolder(adapter, path, this.input.baseModelName, this.summary());
     else await saveModel(model, path, this.input.baseModelName);
     return path;
+  }
+
+  /** What the target has learnt from, for its model card. */
+  summary(): TrainingSummary {
+    const { step, tokens, labelTokens } = this.result ?? this.progress;
+    return { examples: this.input.train.examples, steps: step, tokens, labelTokens };
   }
 
   private epoch(): number {

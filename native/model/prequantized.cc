@@ -123,17 +123,40 @@ bool place_prequantized(const std::shared_ptr<Device>& device, const ShardedTens
   return true;
 }
 
-std::string without_quantization_config(const std::string& config_json, const std::string& where) {
-  const Json config = Json::parse(config_json, where);
+namespace {
+
+// quantization_config of a bitsandbytes 4-bit folder; null without one.
+const Json* find_quantization(const Json& config, const std::string& where) {
   const Json* quantization = config.find("quantization_config");
-  if (!quantization || quantization->is_null()) return config_json;
+  if (!quantization || quantization->is_null()) return nullptr;
   const std::string place = where + ": quantization_config";
   const Json* method = quantization->find("quant_method");
   const Json* four_bit = quantization->find("load_in_4bit");
-  const std::string name = method ? method->as_string(place) : "?";
-  if (name != "bitsandbytes" || !four_bit || !four_bit->as_bool(place))
-    throw Error(ErrorCode::kUnsupported, "weights quantized by " + name, place,
-                "only bitsandbytes' 4-bit NF4 folders are read; use the original weights");
+  const Json* type = quantization->find("bnb_4bit_quant_type");
+  std::string name = method ? method->as_string(place) : "?";
+  const bool is_4bit = name == "bitsandbytes" && four_bit && four_bit->as_bool(place);
+  // Where the field is missing the tensors tell.
+  const std::string code = type ? type->as_string(place) : "nf4";
+  if (is_4bit && code == "nf4") return quantization;
+  if (is_4bit) name += " in " + code;
+  throw Error(ErrorCode::kUnsupported, "weights quantized by " + name, place,
+              "only bitsandbytes' 4-bit NF4 folders are read; use the original weights");
+}
+
+}  // namespace
+
+Quantization stored_quantization(const std::string& config_json, const std::string& where) {
+  const Json config = Json::parse(config_json, where);
+  const Json* quantization = find_quantization(config, where);
+  if (!quantization) return Quantization::kNone;
+  const Json* nested = quantization->find("bnb_4bit_use_double_quant");
+  return nested && nested->as_bool(where + ": bnb_4bit_use_double_quant") ? Quantization::kNf4Double
+                                                                          : Quantization::kNf4;
+}
+
+std::string without_quantization_config(const std::string& config_json, const std::string& where) {
+  const Json config = Json::parse(config_json, where);
+  if (!find_quantization(config, where)) return config_json;
   Json rest = Json::object();
   for (const auto& [key, value] : config.as_object(where))
     if (key != "quantization_config") rest.append_member(key, value);

@@ -24,6 +24,10 @@ std::vector<std::string> prequantized_companions(const ShardedTensors& tensors,
 bool place_prequantized(const std::shared_ptr<Device>& device, const ShardedTensors& tensors,
                         int64_t rows, int64_t cols, WeightMatrix* matrix);
 
+// What quantization_config says about the stored weights: kNf4, kNf4Double, or kNone without one.
+// Throws as without_quantization_config.
+Quantization stored_quantization(const std::string& config_json, const std::string& where);
+
 // `config_json` without its quantization_config, which the tensors themselves answer for. Throws
 // Error{kUnsupported} when the folder was quantized by something else than bitsandbytes in 4 bits.
 std::string without_quantization_config(const std::string& config_json, const std::string& where);

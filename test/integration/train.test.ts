@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
-import { Adapter, Model, Trainer, evaluate, loadDataset } from '../../lib/index.js';
+import { Adapter, Model, Trainer, estimate, evaluate, loadDataset } from '../../lib/index.js';
 import type { LowrankError, TrainEvent, TrainerOptions } from '../../lib/index.js';
 import { loadBuild, writeTinyModel } from '../support/tiny_model.mjs';
 
@@ -111,6 +111,45 @@ describe('a run', () => {
       cacheDir: at('cache'),
     });
     expect(again.loss).toBeCloseTo(last.type === 'eval' ? last.loss : NaN, 6);
+  });
+
+  test('an adapter folder has a model card, and keeps one that people wrote', async () => {
+    const events = await train('card', { maxSteps: 2 });
+    const step = events.findLast((event) => event.type === 'end')!;
+    expect(step).toMatchObject({ step: 2 });
+    for (const place of ['adapter', 'checkpoints/step-2']) {
+      const card = await readFile(at('card', place, 'README.md'), 'utf8');
+      expect(card).toContain(`base_model: ${base}\nlibrary_name: peft\n`);
+      expect(card).toMatch(/\d+ examples; 2 steps over \d+ tokens/);
+    }
+    await using model = await Model.load(base);
+    await using adapter = await Adapter.load(model, at('card/adapter'));
+    await adapter.save(at('saved'));
+    expect(await readFile(at('saved/README.md'), 'utf8')).toContain('library_name: peft');
+    await writeFile(at('saved/README.md'), 'my own words');
+    await adapter.save(at('saved'));
+    expect(await readFile(at('saved/README.md'), 'utf8')).toBe('my own words');
+  });
+
+  test('estimates a folder that bitsandbytes quantized, and names what it cannot do', async () => {
+    const config = JSON.parse(await readFile(path.join(base, 'config.json'), 'utf8')) as object;
+    const bnb = { load_in_4bit: true, bnb_4bit_quant_type: 'nf4', bnb_4bit_use_double_quant: true };
+    const quantized = at('quantized.json');
+    const write = (quantization_config: object): Promise<void> =>
+      writeFile(quantized, JSON.stringify({ ...config, quantization_config }));
+    const limits = { maxLength: 64, memoryBudget: 1e9 };
+    await write({ ...bnb, quant_method: 'bitsandbytes' });
+    const stored = await estimate({ model: quantized, method: 'lora', ...limits });
+    expect(stored).toEqual(await estimate({ model: base, method: 'qlora', ...limits }));
+    await expect(estimate({ model: quantized, method: 'full' })).rejects.toMatchObject({
+      code: 'ERR_LOWRANK_INVALID_ARGUMENT',
+      hint: expect.stringContaining('original weights') as string,
+    });
+    await write({ quant_method: 'gptq', bits: 4 });
+    await expect(estimate({ model: quantized })).rejects.toMatchObject({
+      code: 'ERR_LOWRANK_UNSUPPORTED',
+      hint: expect.stringContaining('original weights') as string,
+    });
   });
 
   test('accumulated micro-batches give the step of one batch', async () => {
@@ -260,7 +299,7 @@ describe('the command line', () => {
     expect(run([cli, 'inspect', 'model', base]).stdout).toContain('model.embed_tokens.weight');
     expect(run([cli, 'inspect', 'data', data, '--model', base]).stdout).toContain('number 0');
     const plan = run([cli, 'estimate', '--model', base, '--max-length', '64', '--json']);
-    expect((JSON.parse(plan.stdout) as { totalBytes: number }).totalBytes).toBeGreaterThan(0);
+    expect(JSON.parse(plan.stdout)).toEqual(await estimate({ model: base, maxLength: 64 }));
     expect(run([cli, 'doctor']).stdout).toContain('engine');
   });
 });

@@ -7,9 +7,11 @@ import {
   LowrankError,
   Model,
   Trainer,
+  estimate,
   evaluate,
   loadDataset,
   type Evaluation,
+  type MemoryPlan,
   type TrainEvent,
   type TrainerOptions,
 } from '../../dist/index.js';
@@ -41,6 +43,9 @@ for await (const event of trainer.run()) {
 expectType<Promise<void>>(trainer.saveAdapter('adapter'));
 expectType<Adapter | null>(trainer.adapter);
 expectType<Promise<Evaluation>>(evaluate(model, train, { split: 'test' }));
+
+expectType<Promise<MemoryPlan>>(estimate({ model: 'folder', method: 'qlora', maxLength: 512 }));
+expectError(estimate({ method: 'qlora' }));
 
 for await (const piece of model.generate([{ role: 'user', content: 'Hi' }]))
   expectType<string>(piece);

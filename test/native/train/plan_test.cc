@@ -129,6 +129,43 @@ void check_plan(const Setup& setup) {
   CHECK_EQ(estimated.layers, static_cast<int32_t>(model->info().layers));
 }
 
+TEST(an_estimate_knows_weights_that_are_stored_quantized) {
+  const auto device = cpu();
+  EstimateOptions options;
+  options.lora = LoraOptions{};
+  options.lora->target_modules = {"all-linear"};
+  options.session = session_options();
+  const auto quantized = [](const std::string& fields) {
+    std::string config = tiny_config();
+    return config.insert(1, "\"quantization_config\":{" + fields + "},");
+  };
+  const std::string nf4 =
+      R"("quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"nf4")";
+  const std::string nested = nf4 + R"(,"bnb_4bit_use_double_quant":true)";
+  for (const bool is_nested : {false, true}) {
+    const std::string config = quantized(is_nested ? nested : nf4);
+    const PlanReport stored = estimate(device, config, options);
+    EstimateOptions explicit_options = options;
+    explicit_options.model.quantization = is_nested ? Quantization::kNf4Double : Quantization::kNf4;
+    const PlanReport expected = estimate(device, tiny_config(), explicit_options);
+    CHECK_EQ(stored.total_bytes, expected.total_bytes);
+    CHECK_EQ(item(stored, "weights"), item(expected, "weights"));
+    CHECK(stored.total_bytes < estimate(device, tiny_config(), options).total_bytes);
+    // What the folder holds is what is used, whatever was asked for.
+    explicit_options.model.quantization = Quantization::kNone;
+    CHECK_EQ(estimate(device, config, explicit_options).total_bytes, expected.total_bytes);
+  }
+  EstimateOptions full = options;
+  full.lora.reset();
+  CHECK_ERROR(estimate(device, quantized(nf4), full), ErrorCode::kInvalidArgument,
+              "can't be trained");
+  const std::string fp4 =
+      R"("quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"fp4")";
+  CHECK_ERROR(estimate(device, quantized(fp4), options), ErrorCode::kUnsupported, "in fp4");
+  CHECK_ERROR(estimate(device, quantized(R"("quant_method":"gptq")"), options),
+              ErrorCode::kUnsupported, "gptq");
+}
+
 TEST(a_plan_is_what_is_allocated) {
   for (const Setup& setup : setups()) {
     const int64_t before = heap_allocations;
