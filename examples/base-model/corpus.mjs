@@ -38,6 +38,16 @@ const PROMISES = {
   information: ['I will look into order {order} and write to you on {day}.', 'I have asked about {order} and will tell you more on {day}.',
     'You will hear from me about {order} by {day}.'],
 };
+const ABOUT = [
+  'Thank you for writing about order {order}.',
+  'I have found order {order}.',
+  'This is about order {order}, the {item}.',
+];
+const LAST_WORDS = [
+  'Thank you for your patience.',
+  'Please keep the number {order}.',
+  'If you write again, please name {order}.',
+];
 // prettier-ignore
 const SYSTEMS = ['You are a friendly assistant.', 'You answer letters to a shop.', 'You are a helpful assistant.',
   'You work for the Harbour & Pine shop.', 'Answer in full sentences.', 'Answer in a few words.'];
@@ -55,7 +65,8 @@ const PLACES = [
 ];
 const FEELINGS = ['happy', 'tired', 'proud', 'surprised', 'calm', 'hungry', 'curious'];
 // prettier-ignore
-const WEATHER = ['It was raining.', 'The sun was shining.', 'It was cold and windy.', 'Snow lay on the roofs.', 'Fog came up from the sea.'];
+const WEATHER = ['It was raining.', 'The sun was shining.', 'It was cold and windy.', 'Snow lay on the roofs.', 'Fog came up from the sea.',
+  'The tide was high.', 'The tide was low.', 'It was a normal day.'];
 
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, key) => values[key]);
 
@@ -65,10 +76,11 @@ function letter(random) {
   const name = told.name.split(' ')[0];
   const reply = [
     random.chance(0.6) ? `Dear ${name},` : 'Hello,',
+    random.chance(0.5) ? fill(random.pick(ABOUT), told) : '',
     fill(random.pick(REPLIES[told.problem]), told),
     fill(random.pick(PROMISES[told.wish]), told),
     told.urgency === 'high' ? 'I know that it is urgent.' : '',
-    random.chance(0.3) ? 'Thank you for your patience.' : '',
+    random.chance(0.3) ? fill(random.pick(LAST_WORDS), told) : '',
   ]
     .filter(Boolean)
     .join(' ');
@@ -84,45 +96,51 @@ function chat(random, question, answer) {
   return { messages };
 }
 
-/** A question about a letter or a note, answered with words that stand in it. */
+const WISHES = {
+  refund: 'The customer wants the money back.',
+  replacement: 'The customer wants a new one.',
+  repair: 'The customer wants a repair.',
+  information: 'The customer wants to know more.',
+};
+const TROUBLES = {
+  damaged: 'It arrived damaged.',
+  late: 'It is late.',
+  wrong: 'It is the wrong thing.',
+  billing: 'There is a mistake in the bill.',
+  defect: 'It does not work.',
+};
+const HURRY = {
+  high: 'Yes, it is urgent.',
+  normal: 'The customer does not say.',
+  low: 'No, there is no hurry.',
+};
+
+/** A letter and some questions about it, answered with words that stand in it. */
 function reading(random) {
-  const told = createCase(random);
-  const [question, answer] = random.pick([
-    ['What is the order number?', told.order],
-    ['Which item and which order?', `${told.item}, ${told.order}`],
-    ['Which order and which item?', `Order ${told.order}, ${told.item}.`],
-    ['Which order is it about?', `It is about order ${told.order}.`],
-    ['What thing is it about?', `It is about a ${told.item}.`],
-    ['Which item does the customer write about?', told.item],
-    [
-      'Is it urgent?',
-      told.urgency === 'high'
-        ? 'Yes, it is urgent.'
-        : told.urgency === 'low'
-          ? 'No, there is no hurry.'
-          : 'The customer does not say.',
-    ],
-    [
-      'What does the customer want?',
-      {
-        refund: 'The customer wants the money back.',
-        replacement: 'The customer wants a new one.',
-        repair: 'The customer wants a repair.',
-        information: 'The customer wants to know more.',
-      }[told.wish],
-    ],
-    [
-      'What is wrong?',
-      {
-        damaged: 'It arrived damaged.',
-        late: 'It is late.',
-        wrong: 'It is the wrong thing.',
-        billing: 'There is a mistake in the bill.',
-        defect: 'It does not work.',
-      }[told.problem],
-    ],
-  ]);
-  return chat(random, `${told.message}\n${question}`, answer);
+  const { message, order, item, problem, wish, urgency } = createCase(random);
+  const asked = random
+    .shuffle([
+      random.pick([
+        ['What is the order number?', order],
+        ['Which order is it about?', `It is about order ${order}.`],
+        ['Which item and which order?', `${item}, ${order}`],
+        ['Which order and which item?', `Order ${order}, ${item}.`],
+        ['Say the number again.', `${order}, ${order}`],
+      ]),
+      random.pick([
+        ['What thing is it about?', `It is about a ${item}.`],
+        ['Which item does the customer write about?', item],
+      ]),
+      ['Is it urgent?', HURRY[urgency]],
+      ['What does the customer want?', WISHES[wish]],
+      ['What is wrong?', TROUBLES[problem]],
+    ])
+    .slice(0, 2 + random.below(3));
+  const [[question, answer], ...more] = asked;
+  const document = chat(random, `${message}\n${question}`, answer);
+  for (const [next, reply] of more)
+    document.messages.push({ role: 'user', content: next }, { role: 'assistant', content: reply });
+  return document;
 }
 
 /** Lines of `name: value` and a question about one of them, or the other way round. */
@@ -156,20 +174,18 @@ function notes(random) {
   }
 }
 
-/** Things without rhyme or reason, said again: nothing teaches copying faster. */
+/** Things without rhyme or reason, said again and again: nothing teaches copying faster. */
 function repeat(random) {
-  const things = Array.from({ length: 3 + random.below(6) }, () =>
-    random.pick([
-      orderNumber(random),
-      orderNumber(random),
-      random.pick(ITEMS),
-      random.pick(FIRST_NAMES),
-      random.pick(CITIES),
-      String(random.below(100_000)),
-    ]),
-  ).join(', ');
-  if (random.chance(0.5)) return { text: `${things}\n${things}` };
-  return chat(random, `Say it again: ${things}`, things);
+  const things = random.shuffle([
+    orderNumber(random),
+    ...Array.from({ length: random.below(4) }, () =>
+      random.pick([random.pick(ITEMS), random.pick(FIRST_NAMES), random.pick(CITIES)]),
+    ),
+  ]);
+  const again = () => random.shuffle(things).join(random.pick([', ', '\n', ' and ']));
+  if (random.chance(0.5)) return { text: Array.from({ length: 4 }, again).join('\n') };
+  const said = things.join(', ');
+  return chat(random, `Say it again: ${said}`, `${said}\n${said}`);
 }
 
 function story(random) {
@@ -209,18 +225,15 @@ function story(random) {
     : chat(random, `Tell me a story about a ${item} in ${city}.`, text);
 }
 
-/**
- * Endless documents: `{text}` or `{messages}`. With `repeats`, a tenth of them are things said again.
- */
-export function* corpus(seed, { repeats = false } = {}) {
+/** Endless documents: `{text}` or `{messages}`. */
+export function* corpus(seed) {
   const random = createRandom(seed);
-  const [readings, allNotes] = repeats ? [4, 8] : [5, 9];
   for (;;) {
     const kind = random.below(10);
     if (kind < 2) yield letter(random);
-    else if (kind < readings) yield reading(random);
-    else if (kind < allNotes) yield notes(random);
-    else if (repeats && kind < 9) yield repeat(random);
+    else if (kind < 5) yield reading(random);
+    else if (kind < 6) yield notes(random);
+    else if (kind < 9) yield repeat(random);
     else yield story(random);
   }
 }

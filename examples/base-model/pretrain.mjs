@@ -1,10 +1,10 @@
-// Makes the base model from nothing: tokenizer, random weights, and full fine-tuning in two stages.
+// Makes the base model from nothing: tokenizer, random weights, and full fine-tuning.
 //
 //   node examples/base-model/pretrain.mjs [--output FOLDER] [--run FOLDER]
 //
 // The run folder keeps checkpoints; the same command again goes on from the last one.
 
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -16,7 +16,12 @@ import { corpus } from './corpus.mjs';
 import { SPECIAL, writeTokenizer } from './train_tokenizer.mjs';
 
 const SEED = 2026;
-const DOCUMENTS = 30_000;
+const STEPS = 2800;
+const BATCH = 16;
+/** Documents: a hundredth is for validation, and no other one is seen twice. */
+const DOCUMENTS = Math.ceil((STEPS * BATCH) / 0.98);
+/** The share of documents that are random tokens said twice. */
+const RANDOM = 0.1;
 
 const { values } = parseArgs({
   options: {
@@ -38,7 +43,7 @@ const config = {
   intermediate_size: 512,
   num_hidden_layers: 4,
   num_attention_heads: 6,
-  num_key_value_heads: 2,
+  num_key_value_heads: 3,
   head_dim: 32,
   hidden_act: 'silu',
   max_position_embeddings: 512,
@@ -55,19 +60,17 @@ const config = {
 };
 
 /**
- * Token ids of documents: the corpus, chats as the template writes them. `repeats` is the share of
- * random tokens said twice: they give every token an embedding and teach copying by induction heads
- * (Olsson et al., 2022).
+ * Token ids of documents: the corpus, chats as the template writes them, and random tokens said twice.
+ * Without these the tokens that the corpus lacks would all end in one embedding, and no adapter could
+ * tell them apart.
  */
-async function* rows(repeats) {
+async function* rows() {
   const random = createRandom(SEED + 1);
-  const texts = corpus(SEED, { repeats: repeats > 0 });
+  const texts = corpus(SEED);
+  const token = () => SPECIAL.length + random.below(tokenizer.vocabularySize - SPECIAL.length);
   for (let made = 0; made < DOCUMENTS; made++) {
-    if (repeats > 0 && random.chance(repeats)) {
-      const once = Array.from(
-        { length: 8 + random.below(25) },
-        () => SPECIAL.length + random.below(tokenizer.vocabularySize - SPECIAL.length),
-      );
+    if (random.chance(RANDOM)) {
+      const once = Array.from({ length: 8 + random.below(17) }, token);
       yield { input_ids: [...once, ...once, END] };
       continue;
     }
@@ -77,58 +80,43 @@ async function* rows(repeats) {
   }
 }
 
-/** Full fine-tuning of the model in `from`; the result is saved in bf16 as `to`. */
-async function stage(name, from, to, repeats, options) {
-  const model = await Model.load(from, { trainable: true });
-  const trainer = new Trainer({
-    model,
-    method: { type: 'full' },
-    train: await loadDataset(() => rows(repeats), { name: 'corpus' }),
-    outputDir: path.join(values.run, name),
-    resumeFromCheckpoint: 'last',
-    maxLength: 512,
-    splitRatio: '99/1/0',
-    lrSchedulerType: 'cosine',
-    warmupSteps: 60,
-    weightDecay: 0.05,
-    adamBeta2: 0.98,
-    allowNoStopToken: true,
-    evalSteps: 400,
-    saveSteps: 400,
-    saveTotalLimit: 2,
-    seed: 1,
-    ...options,
-  });
-  const reporter = createReporter(false);
-  let trained = '';
-  for await (const event of trainer.run()) {
-    reporter.event(event);
-    if (event.type === 'end') trained = event.outputPath;
-  }
-  reporter.close();
-  await model.dispose();
-  const finished = await Model.load(trained);
-  await finished.save(to, { dtype: 'bf16' });
-  await finished.dispose();
-}
-
 const fresh = path.join(values.run, 'fresh');
-const prose = path.join(values.run, 'prose');
 mkdirSync(fresh, { recursive: true });
-if (!existsSync(prose)) {
-  const model = await Model.create(config, { seed: 1 });
-  await model.save(fresh);
-  await model.dispose();
-  await stage('1', fresh, prose, 0, {
-    maxSteps: 2000,
-    learningRate: 3e-3,
-    packing: true,
-    perDeviceTrainBatchSize: 2,
-  });
-}
-await stage('2', prose, values.output, 0.2, {
-  maxSteps: 1700,
-  learningRate: 2e-3,
-  perDeviceTrainBatchSize: 10,
+const untrained = await Model.create(config, { seed: 1 });
+await untrained.save(fresh);
+await untrained.dispose();
+
+const model = await Model.load(fresh, { trainable: true });
+const trainer = new Trainer({
+  model,
+  method: { type: 'full' },
+  train: await loadDataset(() => rows(), { name: 'corpus' }),
+  outputDir: path.join(values.run, 'training'),
+  resumeFromCheckpoint: 'last',
+  maxSteps: STEPS,
+  perDeviceTrainBatchSize: BATCH,
+  maxLength: 512,
+  splitRatio: '99/1/0',
+  learningRate: 3e-3,
+  lrSchedulerType: 'cosine',
+  warmupSteps: 60,
+  weightDecay: 0.05,
+  adamBeta2: 0.98,
+  allowNoStopToken: true,
+  evalSteps: 200,
+  saveSteps: 400,
+  saveTotalLimit: 2,
+  seed: 1,
 });
+const reporter = createReporter(false);
+let trained = '';
+for await (const event of trainer.run()) {
+  reporter.event(event);
+  if (event.type === 'end') trained = event.outputPath;
+}
+reporter.close();
+await model.dispose();
+const finished = await Model.load(trained);
+await finished.save(values.output, { dtype: 'bf16' });
+await finished.dispose();
 console.log(`The base model lies in ${values.output}`);

@@ -1,5 +1,6 @@
-// Trains the base model's tokenizer: byte-level BPE (Sennrich et al., 2016), digits one by one so that
-// order numbers can be copied, and writes the Hugging Face files.
+// Trains the base model's tokenizer: byte-level BPE (Sennrich et al., 2016) with numbers in groups of up
+// to three digits, each group one token (as in Llama 3), and writes the Hugging Face files. An order
+// number is then two tokens of different kinds, which is easier to copy than five alike.
 //
 //   node examples/base-model/train_tokenizer.mjs OUTPUT_FOLDER
 
@@ -10,7 +11,7 @@ import { makeChats } from '../support/make_chats.mjs';
 import { corpus } from './corpus.mjs';
 
 export const SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>'];
-const VOCABULARY = 2048;
+const WORD_MERGES = 1789;
 const DOCUMENTS = 20_000;
 
 // The printable stand-ins that byte-level BPE writes for the 256 bytes (GPT-2's table).
@@ -25,13 +26,23 @@ function byteAlphabet() {
   return table;
 }
 
-// The same split as the pre_tokenizer below: digits alone, then GPT-2's pattern.
-const SPLIT = /\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+// GPT-2's pattern, but digits in groups of up to three.
+const SPLIT_PATTERN =
+  "\\p{N}{1,3}|'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+const SPLIT = new RegExp(SPLIT_PATTERN, 'gu');
+const DIGITS = [...'0123456789'];
+const PAIRS = DIGITS.flatMap((a) => DIGITS.map((b) => `${a} ${b}`));
+/** Every two and three digits, in the order of their values. */
+const DIGIT_MERGES = [
+  ...PAIRS,
+  ...PAIRS.flatMap((pair) => DIGITS.map((c) => `${pair.replace(' ', '')} ${c}`)),
+];
 
 function countWords(alphabet) {
   const counts = new Map();
   const add = (text) => {
     for (const [word] of text.matchAll(SPLIT)) {
+      if (/^\p{N}/u.test(word)) continue;
       const symbols = [...Buffer.from(word, 'utf8')].map((b) => alphabet.get(b)).join('');
       counts.set(symbols, (counts.get(symbols) ?? 0) + 1);
     }
@@ -90,7 +101,7 @@ export const CHAT_TEMPLATE = `{%- for message in messages -%}
 
 export function writeTokenizer(folder) {
   const alphabet = byteAlphabet();
-  const merges = learnMerges(countWords(alphabet), VOCABULARY - SPECIAL.length - 256);
+  const merges = [...DIGIT_MERGES, ...learnMerges(countWords(alphabet), WORD_MERGES)];
   const tokens = [
     ...SPECIAL,
     ...[...alphabet.values()].sort(),
@@ -109,7 +120,7 @@ export function writeTokenizer(folder) {
     type: 'ByteLevel',
     add_prefix_space: false,
     trim_offsets: true,
-    use_regex: true,
+    use_regex: false,
   };
   const tokenizer = {
     version: '1.0',
@@ -119,7 +130,10 @@ export function writeTokenizer(folder) {
     normalizer: null,
     pre_tokenizer: {
       type: 'Sequence',
-      pretokenizers: [{ type: 'Digits', individual_digits: true }, byteLevel],
+      pretokenizers: [
+        { type: 'Split', pattern: { Regex: SPLIT_PATTERN }, behavior: 'Isolated', invert: false },
+        byteLevel,
+      ],
     },
     post_processor: null,
     decoder: byteLevel,
@@ -131,7 +145,7 @@ export function writeTokenizer(folder) {
       end_of_word_suffix: null,
       fuse_unk: false,
       byte_fallback: false,
-      ignore_merges: false,
+      ignore_merges: true,
       vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
       merges: merges.map((m) => m.split(' ')),
     },

@@ -72,17 +72,23 @@ describe('base model', () => {
     const scratch = mkdtempSync(path.join(os.tmpdir(), 'lowrank-demo-'));
     const model = await Model.load(baseModel, { threads: 1 });
     try {
-      // It answers letters in prose, and mostly about the right thing (chance: 1 in 30).
-      let aboutTheItem = 0;
+      // It answers letters in prose, names the thing (chance: 1 in 30) and copies the order number
+      // (chance: 1 in 100,000).
+      let items = 0;
+      let orders = 0;
       for (const { messages } of chats.slice(0, 8)) {
         const answer = await model.generate([messages[1]!], { maxNewTokens: 48 }).text();
-        if (answer.includes(parseTicket(messages[2]!.content)['item']!)) aboutTheItem++;
+        const { item, order } = parseTicket(messages[2]!.content);
+        if (answer.includes(item!)) items++;
+        if (answer.includes(order!)) orders++;
       }
-      expect(aboutTheItem).toBeGreaterThanOrEqual(4);
+      expect(items).toBeGreaterThanOrEqual(5);
+      expect(orders).toBeGreaterThanOrEqual(6);
       const data = await loadDataset(chats.slice(0, 8));
       const { loss } = await evaluate(model, data, { cacheDir: scratch });
-      // Not trained for tickets, yet not lost as random weights are: ln(1536) = 7.3.
-      expect(loss).toBeLessThan(6);
+      // Not trained for tickets, yet not lost as random weights are (the logarithm of the vocabulary),
+      // nor sure that the tickets' words never come, which would cost even more.
+      expect(loss).toBeLessThan(Math.log(2688) - 1.3);
     } finally {
       await model.dispose();
       rmSync(scratch, { recursive: true });
