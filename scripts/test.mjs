@@ -3,6 +3,9 @@
 //   node scripts/test.mjs                 everything
 //   node scripts/test.mjs lint unit       some parts (names below)
 //   --clang                               also build with clang++
+//   --sanitizers                          also the native tests under ASan and UBSan, and under TSan
+//   --fuzz SECONDS                        also each fuzzer for so long (needs clang++)
+//   --arm64                               also the native tests for arm64, under qemu
 //   --node PATH                           also run the Node tests with another Node
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
@@ -10,6 +13,7 @@ import { parseArgs } from 'node:util';
 
 import { ScriptError, buildFolder, main, root, run, tryRun } from './checkout.mjs';
 import { buildNative, checkTools, setUpDist, setUpPackages } from './setup.mjs';
+import { buildVariant } from './variants.mjs';
 
 const bin = (name) => path.join(root, 'node_modules', '.bin', name);
 const one = (passed) => ({ passed: passed ? 1 : 0, failed: passed ? 0 : 1 });
@@ -27,6 +31,15 @@ const parts = {
   install: () => one(tryRun('bash', ['scripts/check_install.sh', buildFolder]).status === 0),
   node: () => nodeTests(process.execPath),
   package: () => counted(tryRun(process.execPath, ['test/package/install.mjs'], { capture: true })),
+};
+
+// Only when asked for.
+const optionalParts = {
+  clang: () => buildWithClang(),
+  asan: () => variantTests('asan'),
+  tsan: () => variantTests('tsan'),
+  arm64: () => variantTests('arm64'),
+  fuzz: (seconds = '5') => counted(tryRun('bash', ['scripts/fuzz.sh', seconds], { capture: true })),
 };
 
 function buildWithoutWarnings(name, build) {
@@ -76,11 +89,20 @@ function counted(result, { quiet = false } = {}) {
   return { passed: Number(counts?.[1] ?? 0), failed };
 }
 
-function nativeTests() {
-  const listing = run('ctest', ['--test-dir', buildFolder, '--show-only=json-v1'], {
+function variantTests(name) {
+  const { folder, tests, env } = buildVariant(name);
+  return nativeTests(folder, { only: tests, env });
+}
+
+// `only`: names of tests; none means all.
+function nativeTests(folder = buildFolder, { only = [], env = {} } = {}) {
+  const listing = run('ctest', ['--test-dir', folder, '--show-only=json-v1'], {
     capture: true,
   });
-  const tests = JSON.parse(listing.stdout).tests;
+  const known = JSON.parse(listing.stdout).tests;
+  const tests = known.filter(({ name }) => only.length === 0 || only.includes(name));
+  const missing = only.find((name) => !known.some((test) => test.name === name));
+  if (missing) throw new ScriptError(`there is no native test ${missing}`);
   if (tests.length === 0) throw new ScriptError('no native tests are configured');
   return sum(
     tests.map(({ name, command, properties = [] }) => {
@@ -89,11 +111,13 @@ function nativeTests() {
         return one(false);
       }
       const cwd = properties.find((p) => p.name === 'WORKING_DIRECTORY')?.value ?? root;
+      const start = Date.now();
       const { passed, failed } = counted(
-        tryRun(command[0], command.slice(1), { capture: true, cwd }),
+        tryRun(command[0], command.slice(1), { capture: true, cwd, env }),
         { quiet: true },
       );
-      console.log(`${name}: ${passed} passed, ${failed} failed`);
+      const seconds = ((Date.now() - start) / 1000).toFixed(1);
+      console.log(`${name}: ${passed} passed, ${failed} failed (${seconds} s)`);
       return { passed, failed };
     }),
   );
@@ -134,14 +158,25 @@ function sum(results) {
 await main(() => {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { clang: { type: 'boolean' }, node: { type: 'string', multiple: true } },
+    options: {
+      clang: { type: 'boolean' },
+      sanitizers: { type: 'boolean' },
+      arm64: { type: 'boolean' },
+      fuzz: { type: 'string' },
+      node: { type: 'string', multiple: true },
+    },
   });
-  const unknown = positionals.find((name) => !(name in parts));
-  if (unknown) throw new ScriptError(`unknown part "${unknown}": ${Object.keys(parts).join(', ')}`);
-  const chosen = Object.entries(parts).filter(
-    ([name]) => positionals.length === 0 || positionals.includes(name),
-  );
-  if (values.clang) chosen.push(['clang', buildWithClang]);
+  const all = { ...parts, ...optionalParts };
+  const unknown = positionals.find((name) => !(name in all));
+  if (unknown) throw new ScriptError(`unknown part "${unknown}": ${Object.keys(all).join(', ')}`);
+  const wanted = new Set(positionals.length === 0 ? Object.keys(parts) : positionals);
+  if (values.clang) wanted.add('clang');
+  if (values.sanitizers) wanted.add('asan').add('tsan');
+  if (values.fuzz !== undefined) wanted.add('fuzz');
+  if (values.arm64) wanted.add('arm64');
+  const chosen = Object.entries(all).filter(([name]) => wanted.has(name));
+  if (values.fuzz !== undefined)
+    chosen.find(([name]) => name === 'fuzz')[1] = () => optionalParts.fuzz(values.fuzz);
   for (const node of values.node ?? []) chosen.push([`node at ${node}`, () => otherNode(node)]);
 
   checkTools();
