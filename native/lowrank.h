@@ -11,7 +11,7 @@
  *   - Handles are freed with their *_free function, in any order; a handle keeps what it was made
  *     from alive. Freeing NULL does nothing.
  *   - Different handles may be used from different threads. Handles of one device share its
- * workers: their operations take turns.
+ *     workers; their operations take turns.
  *   - Strings are UTF-8. Strings and arrays that are passed in are copied before the call returns.
  *   - Nothing prints, exits or aborts the process.
  */
