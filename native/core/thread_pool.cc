@@ -1,8 +1,48 @@
 #include "core/thread_pool.h"
 
+#include <chrono>
+
 #include "core/os.h"
 
 namespace lowrank {
+namespace {
+
+constexpr uint32_t kOpen = 1u << 15;  // more workers may join
+constexpr uint32_t kJoined = kOpen - 1;
+constexpr int kGenerationShift = 16;
+
+// Loops follow each other within microseconds during a step, and waking a sleeping thread takes
+// longer than many of them, so a thread looks out for a while before it sleeps.
+constexpr std::chrono::microseconds kLookOut{50};
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// Waits until done(state) is true; returns that state.
+template <typename Done>
+uint32_t await(const std::atomic<uint32_t>& word, const Done& done) {
+  const auto end = std::chrono::steady_clock::now() + kLookOut;
+  for (;;) {
+    for (int i = 0; i < 64; ++i) {
+      const uint32_t state = word.load(std::memory_order_acquire);
+      if (done(state)) return state;
+      relax();
+    }
+    if (std::chrono::steady_clock::now() >= end) break;
+  }
+  for (;;) {
+    const uint32_t state = word.load(std::memory_order_acquire);
+    if (done(state)) return state;
+    word.wait(state, std::memory_order_acquire);
+  }
+}
+
+}  // namespace
 
 ThreadPool::ThreadPool(int threads) {
   if (threads <= 0) threads = os::physical_core_count();
@@ -11,28 +51,24 @@ ThreadPool::ThreadPool(int threads) {
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
+  stop_ = true;
+  state_.fetch_add(1u << kGenerationShift);
+  state_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
 void ThreadPool::run(int64_t count, Task task, const void* context) {
-  {
-    std::lock_guard lock(mutex_);
-    task_ = task;
-    context_ = context;
-    count_ = count;
-    next_.store(0, std::memory_order_relaxed);
-    active_ = static_cast<int>(workers_.size());
-    ++generation_;
-  }
-  wake_.notify_all();
+  task_ = task;
+  context_ = context;
+  count_ = count;
+  next_.store(0, std::memory_order_relaxed);
+  const uint32_t generation = (state_.load(std::memory_order_relaxed) >> kGenerationShift) + 1;
+  state_.store(generation << kGenerationShift | kOpen, std::memory_order_release);
+  state_.notify_all();
   work(0);
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return active_ == 0; });
+  // Whoever hasn't joined by now isn't needed; those who have are waited for.
+  state_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  await(state_, [](uint32_t state) { return (state & kJoined) == 0; });
 }
 
 void ThreadPool::work(int worker) {
@@ -44,17 +80,17 @@ void ThreadPool::work(int worker) {
 }
 
 void ThreadPool::worker_loop(int worker) {
-  uint64_t seen = 0;
+  uint32_t seen = 0;
   for (;;) {
-    {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
-      if (stop_) return;
-      seen = generation_;
-    }
+    uint32_t state = await(state_, [&](uint32_t now) {
+      return stop_ || ((now & kOpen) && now >> kGenerationShift != seen);
+    });
+    if (stop_) return;
+    if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel)) continue;
+    seen = state >> kGenerationShift;
     work(worker);
-    std::lock_guard lock(mutex_);
-    if (--active_ == 0) done_.notify_one();
+    const uint32_t before = state_.fetch_sub(1, std::memory_order_acq_rel);
+    if ((before & (kOpen | kJoined)) == 1) state_.notify_all();
   }
 }
 

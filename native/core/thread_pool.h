@@ -3,9 +3,7 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -46,12 +44,10 @@ class ThreadPool {
   void worker_loop(int worker);
 
   std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::condition_variable done_;
-  uint64_t generation_ = 0;
-  int active_ = 0;
-  bool stop_ = false;
+  // Generation of the loop (16 bits), whether workers may join it, how many have. The rest is
+  // written by the caller while nobody has joined.
+  std::atomic<uint32_t> state_{0};
+  std::atomic<bool> stop_{false};
   Task task_ = nullptr;
   const void* context_ = nullptr;
   int64_t count_ = 0;

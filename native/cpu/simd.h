@@ -60,6 +60,17 @@ LOWRANK_INLINE U32 widen(U16 bits) {
 #endif
 }
 
+// kLanes bytes as integers.
+LOWRANK_INLINE I32 load_bytes(const uint8_t* from) {
+#if LOWRANK_VECTOR_BYTES == 64
+  return (I32)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#elif LOWRANK_VECTOR_BYTES == 32
+  return (I32)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+#else
+  return I32{from[0], from[1], from[2], from[3]};
+#endif
+}
+
 LOWRANK_INLINE F32 from_bf16(U16 bits) { return (F32)(widen(bits) << 16); }
 LOWRANK_INLINE F32 load(const BF16* from) { return from_bf16(load_raw<U16>(from)); }
 

@@ -52,7 +52,7 @@ size_t linear_workspace(const LinearShape& s) {
   if (!s.backward) {
     bytes += packed_left_bytes<P>(edge_rows, s.in) + packed_left_bytes<P>(edge_rows, rank) +
              64 * segments;
-    bytes = larger(bytes, 64 + kFewRows * (s.in + rank) * 4 + 256);
+    bytes = larger(bytes, 64 + kFewRows * (2 * s.in + rank) * 4 + 256);
     return static_cast<size_t>(bytes);
   }
   // d_y is packed by rows for d_x, and by columns for d_weight when that is done.
@@ -106,25 +106,30 @@ bool forward_few_rows(CpuDevice& device, const LinearForward& op) {
   float* x = static_cast<float*>(workspace.take(rows * in * 4));
   const Source source = source_of(op.x);
   for (int64_t t = 0; t < rows; ++t) read_run(source, t, 0, in, x + t * in);
-  float* update = nullptr;
+  const Source weight = source_of(op.weight);
+  FewRows given{x, nullptr, rows, in};
+  if (has_whole_blocks(weight, in)) {
+    float* split = static_cast<float*>(workspace.take(rows * in * 4));
+    split_pairs(x, rows * in, split);
+    given.split = split;
+  }
+  FewRows update;
   Source up;
-  int64_t rank = 0;
   if (op.segment_count == 1) {
     const LoraSegment& segment = op.segments[0];
-    rank = segment.rank;
+    const int64_t rank = segment.rank;
     Epilogue to_xa;
     to_xa.out = op.xa.data;
     to_xa.dtype = op.xa.dtype;
     to_xa.row_stride = op.xa.stride;
-    multiply_few_rows(device, x, rows, in, source_of(segment.a, in), rank, nullptr, 0, Source{},
-                      to_xa);
-    update = static_cast<float*>(workspace.take(rows * rank * 4));
+    multiply_few_rows(device, given, source_of(segment.a, in), rank, {}, {}, to_xa);
+    float* scaled_xa = static_cast<float*>(workspace.take(rows * rank * 4));
     const Source xa = scaled(source_of(op.xa), segment.scale);
-    for (int64_t t = 0; t < rows; ++t) read_run(xa, t, 0, rank, update + t * rank);
+    for (int64_t t = 0; t < rows; ++t) read_run(xa, t, 0, rank, scaled_xa + t * rank);
+    update = {scaled_xa, nullptr, rows, rank};
     up = source_of(segment.b, rank);
   }
-  multiply_few_rows(device, x, rows, in, source_of(op.weight), op.weight.rows, update, rank, up,
-                    forward_epilogue(op));
+  multiply_few_rows(device, given, weight, op.weight.rows, update, up, forward_epilogue(op));
   return true;
 }
 

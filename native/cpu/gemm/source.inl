@@ -96,10 +96,8 @@ LOWRANK_INLINE void decode_nf4_block(const uint8_t* codes, float absmax, float* 
     unpacked[2 * i] = high[i];
     unpacked[2 * i + 1] = low[i];
   }
-  using Lanes = uint8_t __attribute__((vector_size(kLanes)));
   for (int64_t i = 0; i < kNf4Block; i += kLanes)
-    store(out + i,
-          code_values(__builtin_convertvector(load_raw<Lanes>(unpacked + i), I32)) * absmax);
+    store(out + i, code_values(load_bytes(unpacked + i)) * absmax);
 }
 
 // Not inlined: one copy per unit keeps the packing loops small.
