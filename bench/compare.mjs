@@ -4,20 +4,15 @@
 //   npm run bench:compare -- [--shape smollm2-135m] [--dtype bf16] [--batch 4] [--seq 512]
 //     [--method lora|qlora] [--rounds 7] [--parity-steps 50] [--isa avx512] [--threads N]
 //     [--peers eager,compile] [--results bench/results] [--python python3]
-import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 
 import { setUp } from '../scripts/setup.mjs';
 
 setUp();
-const { loadAddon } = await import('../dist/native/load_addon.js');
-const { nativeLoraOptions, nativeModelOptions } = await import('../dist/train/native_options.js');
-const { commandSchema } = await import('../dist/train/options.js');
-const { shapeConfig } = await import('../dist/bench/shapes.js');
+const { Peer, makeWork } = await import('./peers/work.mjs');
 const { median } = await import('../dist/bench/statistics.js');
 const { saveResults } = await import('../dist/bench/results.js');
 
@@ -49,82 +44,23 @@ const threads = values.threads === undefined ? 0 : Number(values.threads);
 const here = import.meta.dirname;
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'lowrank-compare-'));
 
-/** Weights, a LoRA adapter of rank 16 on all linears, and token ids that can be learned. */
-async function makeWork() {
-  const model = path.join(scratch, 'model');
-  const adapter = path.join(scratch, 'adapter');
-  const command = { model: '-', data: '-', output: '-', loraR: 16, loraAlpha: 32 };
-  const options = commandSchema.parse(command);
-  const config = await shapeConfig(values.shape, values.dtype);
-  mkdirSync(model, { recursive: true });
-  const fresh = await loadAddon().createModel(
-    { device: 'cpu' },
-    config,
-    nativeModelOptions({ ...options, dtype: values.dtype, method: 'lora' }),
-    1,
-  );
-  await fresh.save(model, values.dtype);
-  const lora = await fresh.createAdapter(nativeLoraOptions(options), 1);
-  await lora.save(adapter, model);
-  await lora.dispose();
-  await fresh.dispose();
-
-  const ids = new Int32Array(Math.max(batch * seq * 4, batch * paritySeq * paritySteps));
-  let state = 12345;
-  const random = (below) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 4294967296) * below);
-  };
-  for (let i = 1; i < ids.length; i++)
-    ids[i] = random(10) === 0 ? random(512) : (ids[i - 1] * 5 + 1) % 512;
-  const tokens = path.join(scratch, 'tokens');
-  writeFileSync(tokens, Buffer.from(ids.buffer));
-  return { model, adapter, tokens, learningRate: 1e-3, batch, method: values.method };
-}
-
-class Peer {
-  constructor(name, command, args, options, environment = {}) {
-    this.name = name;
-    this.child = spawn(command, args, {
-      stdio: ['pipe', 'pipe', 'inherit'],
-      env: { ...process.env, HF_HUB_OFFLINE: '1', PYTHONWARNINGS: 'ignore', ...environment },
-    });
-    this.lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
-    this.ready = this.ask(JSON.stringify(options));
-  }
-  async ask(line) {
-    this.child.stdin.write(line + '\n');
-    const { value, done } = await this.lines.next();
-    if (done) throw new Error(`${this.name} ended without an answer`);
-    return JSON.parse(value);
-  }
-  async end() {
-    this.child.stdin.end('end\n');
-    await new Promise((resolve) => this.child.once('close', resolve));
-  }
-}
-
 const lowrank = (options) =>
   new Peer('lowrank', process.execPath, [path.join(here, 'peers', 'lowrank_peer.mjs')], {
-    threads,
-    isa: values.isa,
-    ...options,
+    options: { threads, isa: values.isa, ...options },
   });
 const onednnIsa = { avx2: 'AVX2', avx512: 'AVX512_CORE' }[values.isa];
+// The same limit on instructions as ours.
+const environment = {
+  ...(onednnIsa ? { ONEDNN_MAX_CPU_ISA: onednnIsa } : {}),
+  ...(values.isa === 'avx2'
+    ? { MKL_ENABLE_INSTRUCTIONS: 'AVX2', ATEN_CPU_CAPABILITY: 'avx2' }
+    : {}),
+};
 const peft = (variant, options) =>
-  new Peer(
-    `peft ${variant}`,
-    values.python,
-    [path.join(here, 'peers', 'peft_peer.py')],
-    { threads, compile: variant === 'compile', ...options },
-    {
-      // The same limit on instructions as ours.
-      ...(onednnIsa ? { ONEDNN_MAX_CPU_ISA: onednnIsa } : {}),
-      ...(values.isa === 'avx2'
-        ? { MKL_ENABLE_INSTRUCTIONS: 'AVX2', ATEN_CPU_CAPABILITY: 'avx2' }
-        : {}),
-    },
-  );
+  new Peer(`peft ${variant}`, values.python, [path.join(here, 'peers', 'peft_peer.py')], {
+    options: { threads, compile: variant === 'compile', ...options },
+    environment,
+  });
 
 function readTensors(file) {
   const data = readFileSync(file);
@@ -226,7 +162,16 @@ async function timed(work) {
 }
 
 try {
-  const work = await makeWork();
+  const work = {
+    ...(await makeWork(scratch, {
+      shape: values.shape,
+      dtype: values.dtype,
+      count: Math.max(batch * seq * 4, batch * paritySeq * paritySteps),
+    })),
+    learningRate: 1e-3,
+    batch,
+    method: values.method,
+  };
   const check = await parity(work);
   console.log('parity', check);
   const limit = values.dtype === 'f32' ? 1e-3 : 3 * check.peft_loss_off + 0.01;
