@@ -297,3 +297,34 @@ TEST(head_loss_counts_a_correct_target) {
     CHECK_ERROR(ops::head_loss(*device, op), ErrorCode::kInvalidArgument, "rows must ascend");
   }
 }
+
+TEST(head_loss_of_logits_that_keep_growing) {
+  // Each strip of the vocabulary has logits far above the last one's, so sums so far are rescaled.
+  constexpr int64_t kTokens = 3, kHidden = 4, kWords = 1500;
+  std::vector<float> x(kTokens * kHidden), w(kWords * kHidden), weights{0.5f, -0.25f, 1};
+  for (size_t i = 0; i < x.size(); ++i) x[i] = 0.5f + 0.125f * static_cast<float>(i % 5);
+  for (size_t i = 0; i < w.size(); ++i)
+    w[i] = 0.02f * static_cast<float>(i / kHidden) + 0.25f * static_cast<float>(i % 3);
+  const std::vector<int32_t> rows{0, 1, 2}, targets{1499, 3, 700};
+  std::vector<float> expected;
+  std::vector<std::string> isas = fast_isas();
+  isas.insert(isas.begin(), "reference");
+  for (const std::string& isa : isas) {
+    const auto device = open_cpu(isa, 1);
+    std::vector<float> d_x(x.size()), logprob(rows.size());
+    HeadLoss op;
+    op.x = {x.data(), DType::kF32, kTokens, kHidden, kHidden};
+    op.d_x = {d_x.data(), DType::kF32, kTokens, kHidden, kHidden};
+    op.rows = rows.data(), op.targets = targets.data(), op.weights = weights.data();
+    op.count = 3, op.logprob = logprob.data();
+    op.weight.data = w.data(), op.weight.rows = kWords, op.weight.cols = kHidden;
+    HeadLossShape shape{3, kHidden, kWords, true, false, DType::kF32, Storage::kF32};
+    TestWorkspace workspace(device, ops::head_loss_workspace_bytes(*device, shape));
+    op.workspace = workspace.data(), op.workspace_bytes = workspace.bytes();
+    ops::head_loss(*device, op);
+    d_x.insert(d_x.end(), logprob.begin(), logprob.end());
+    if (expected.empty()) expected = d_x;
+    // Logits reach 100, so a rounding of one moves the rest by 100 u times the weight's 30.
+    for (size_t i = 0; i < d_x.size(); ++i) CHECK_NEAR(d_x[i], expected[i], 100 * 30 * kU32 * 8);
+  }
+}
