@@ -214,11 +214,15 @@ LOWRANK_INLINE F32 exp(F32 x) {
   q = fma(q, r, splat(0x1.555490p-3f));
   q = fma(q, r, splat(0x1.fffffcp-2f));
   const F32 p = fma(q, r * r, r) + 1.0f;
+#if LOWRANK_VECTOR_BYTES == 64
+  return x < kLowest ? F32{} : (F32)_mm512_scalef_ps((__m512)p, (__m512)k);
+#else
   // 2^k in two factors: 2^128 isn't a float.
   const I32 exponent = (I32)shifted - (I32)splat(kRound);
   const I32 half = exponent >> 1;
   const F32 scale1 = (F32)((half + 127) << 23), scale2 = (F32)((exponent - half + 127) << 23);
   return x < kLowest ? F32{} : p * scale1 * scale2;
+#endif
 }
 
 // 1 / (1 + e^-x) within 3 ulp; 0 below -88.73.
