@@ -91,7 +91,10 @@ void register_kernels(Isa isa, KernelTable& table) {
     avx512::register_attention(table);
     avx512::register_quantization(table);
   }
-  if (isa >= Isa::kAmx) amx::register_gemm(table);
+  if (isa >= Isa::kAmx) {
+    amx::register_gemm(table);
+    amx::register_attention(table);
+  }
 }
 
 }  // namespace lowrank::cpu

@@ -4,7 +4,8 @@
 //   source.inl      reading a run of elements of any storage type as f32
 //   policy_f32.inl  panels and micro-kernel of the f32 units (fused multiply-add)
 //   tiles_amx.inl   the tile instructions; tests put a scalar model in their place
-//   policy_amx.inl  the same for AMX bf16 tiles
+//   panels_amx.inl  bf16 panels and their product, for these products and attention
+//   policy_amx.inl  the policy over them
 //   product.inl     packing, blocking, epilogue
 //   few_rows.inl    products with a handful of rows (generation), without packing
 //   linear.inl head_loss_frozen.inl head_loss.inl   the operations
@@ -35,6 +36,7 @@ LOWRANK_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to 
 #else
 #include "cpu/gemm/tiles_amx.inl"
 #endif
+#include "cpu/gemm/panels_amx.inl"
 #include "cpu/gemm/policy_amx.inl"
 #endif
 #include "cpu/gemm/product.inl"

@@ -1,18 +1,14 @@
-// bf16 panels for AMX tiles (Intel SDM vol. 1, chapter 18). A tile holds 16 rows of 64 bytes. A
-// left tile is 16 rows x 32 k; a right tile is 16 pairs of k x 16 columns, each pair together
-// ("VNNI"). Panels are 32 rows or columns wide, so that four tiles of sums use every loaded tile
-// twice. f32 operands are rounded to bf16 while packing; sums are f32.
+// Products of any operands over bf16 panels (panels_amx.inl). f32 operands are rounded to bf16
+// while packing; sums are f32.
 
 struct AmxPolicy {
   using Packed = uint16_t;
   using Scope = TileScope;  // every thread that multiplies configures its own tiles
-  static constexpr int kRows = 32;
-  static constexpr int kCols = 32;
+  static constexpr int kRows = kPanel;
+  static constexpr int kCols = kPanel;
   static constexpr int64_t kDepthUnit = 32;
   static constexpr int64_t kDepthBlock = 512;
   static constexpr int64_t kHeadRows = 512;  // rows of a head task: a strip is packed for each
-  static constexpr int64_t kTile = 512;        // elements of a tile
-  static constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
 
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
     for_each_vector(count, [&](int64_t i, int64_t n) {
@@ -58,35 +54,6 @@ struct AmxPolicy {
         uint16_t* row = to + k0 / 32 * kStep + i / 16 * kTile + i % 16 * 32;
         for (int64_t k = 0; k < n; k += 32, row += kStep) __builtin_memcpy(row, run + k, 64);
       }
-    }
-  }
-
-  // 16 x 16 pairs turned round: rows[j] holds 16 pairs of k of column j.
-  LOWRANK_INLINE static void transpose_pairs(const __m512i* rows, uint16_t* to) {
-    __m512i a[16], b[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 8; ++i) {
-      a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-      a[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 4; ++i) {
-      b[4 * i] = _mm512_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
-      b[4 * i + 1] = _mm512_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
-      b[4 * i + 2] = _mm512_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
-      b[4 * i + 3] = _mm512_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 4; ++i) {
-      a[i] = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x88);
-      a[i + 4] = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xdd);
-      a[i + 8] = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x88);
-      a[i + 12] = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xdd);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 8; ++i) {
-      _mm512_store_si512(to + i * 32, _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88));
-      _mm512_store_si512(to + (i + 8) * 32, _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd));
     }
   }
 
@@ -146,32 +113,6 @@ struct AmxPolicy {
   // Rows and columns that aren't needed are computed too: they are zero.
   static void multiply(const uint16_t* left, const uint16_t* right, int64_t depth, int64_t /*rows*/,
                        int64_t /*cols*/, float* c, int64_t stride, bool begin) {
-    const int64_t bytes = stride * 4;
-    float* lower = c + 16 * stride;
-    if (begin) {
-      LOWRANK_TILE_ZERO(0);
-      LOWRANK_TILE_ZERO(1);
-      LOWRANK_TILE_ZERO(2);
-      LOWRANK_TILE_ZERO(3);
-    } else {
-      LOWRANK_TILE_LOAD(0, c, bytes);
-      LOWRANK_TILE_LOAD(1, c + 16, bytes);
-      LOWRANK_TILE_LOAD(2, lower, bytes);
-      LOWRANK_TILE_LOAD(3, lower + 16, bytes);
-    }
-    for (int64_t k = 0; k < depth; k += 32, left += kStep, right += kStep) {
-      LOWRANK_TILE_LOAD(6, right, 64);
-      LOWRANK_TILE_LOAD(4, left, 64);
-      LOWRANK_TILE_LOAD(7, right + kTile, 64);
-      LOWRANK_TILE_MULTIPLY(0, 4, 6);
-      LOWRANK_TILE_LOAD(5, left + kTile, 64);
-      LOWRANK_TILE_MULTIPLY(1, 4, 7);
-      LOWRANK_TILE_MULTIPLY(2, 5, 6);
-      LOWRANK_TILE_MULTIPLY(3, 5, 7);
-    }
-    LOWRANK_TILE_STORE(0, c, bytes);
-    LOWRANK_TILE_STORE(1, c + 16, bytes);
-    LOWRANK_TILE_STORE(2, lower, bytes);
-    LOWRANK_TILE_STORE(3, lower + 16, bytes);
+    multiply_panels(left, right, depth, c, stride, begin);
   }
 };

@@ -1,6 +1,6 @@
-// The AMX instructions, each behind a name of its own, so that a scalar model can stand in for them where
-// a machine has none (test/native/cpu/tiles_emulated.inl). Tiles 0 to 3 sum, 4 and 5 are left, 6
-// and 7 right; every tile has 16 rows of 64 bytes.
+// The AMX instructions, each behind a name of its own, so that a scalar model can stand in for them
+// where a machine has none (test/native/cpu/tiles_emulated.inl). Tiles 0 to 3 sum, 4 and 5 are
+// left, 6 and 7 right; every tile has 16 rows of 64 bytes.
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;

@@ -20,7 +20,8 @@ void register_quantization(KernelTable& table);
 }  // namespace avx512
 namespace amx {
 void register_gemm(KernelTable& table);
-}
+void register_attention(KernelTable& table);
+}  // namespace amx
 namespace neon {
 void register_elementwise(KernelTable& table);
 void register_gemm(KernelTable& table);

@@ -16,11 +16,36 @@ namespace {
 
 #include "cpu/kernels/attention_backward.inl"
 
+#ifdef LOWRANK_AMX
+// Each file needs those before it.
+// clang-format off
+#ifdef LOWRANK_AMX_EMULATED
+#include "cpu/tiles_emulated.inl"
+#else
+#include "cpu/gemm/tiles_amx.inl"
+#endif
+#include "cpu/gemm/panels_amx.inl"
+#include "cpu/kernels/attention_pack_amx.inl"
+#include "cpu/kernels/attention_forward_amx.inl"
+#include "cpu/kernels/attention_backward_amx.inl"
+// clang-format on
+#endif
+
 // Heads of one group that a forward task takes at most; more would not fit the scratch.
 constexpr int64_t kMaxTaskHeads = kMaxLanes / kLaneStep;
 
 template <typename X>
-void forward(CpuDevice& device, const AttentionForward& op) {
+void forward_task(const AttentionForward& op, const QueryBlock& block, int64_t head, int64_t heads,
+                  float* memory) {
+  if (op.q_offsets[block.document + 1] - op.q_offsets[block.document] == 1)
+    decode_block<X>(op, block, head, heads, memory);
+  else
+    forward_block<X>(op, block, head, heads, memory);
+}
+
+// Calls task(block, head, heads, memory) for blocks of queries and the heads of a group.
+template <typename Task>
+void forward(CpuDevice& device, const AttentionForward& op, const Task& task) {
   QueryBlock* blocks = attention_workspace(op.workspace, op.q.rows, 0, 0, 0).blocks;
   const int64_t count = plan_query_blocks(op, forward_block_rows(op.heads, op.kv_heads), blocks);
   const int64_t group = op.heads / op.kv_heads;
@@ -28,37 +53,96 @@ void forward(CpuDevice& device, const AttentionForward& op) {
   const int64_t task_heads = (group + parts - 1) / parts;
   const int64_t per_block = op.kv_heads * parts;
   device.pool.parallel_for(count * per_block, [&](int64_t index, int worker) {
-    const QueryBlock& block = blocks[index / per_block];
     const int64_t kv_head = index % per_block / parts, part = index % parts;
     const int64_t head = kv_head * group + part * task_heads;
     const int64_t heads = smaller(task_heads, (kv_head + 1) * group - head);
     if (heads <= 0) return;
-    float* memory = static_cast<float*>(device.thread_scratch(worker));
-    if (op.q_offsets[block.document + 1] - op.q_offsets[block.document] == 1)
-      decode_block<X>(op, block, head, heads, memory);
-    else
-      forward_block<X>(op, block, head, heads, memory);
+    task(blocks[index / per_block], head, heads,
+         static_cast<float*>(device.thread_scratch(worker)));
   });
 }
 
-template <typename X>
-void backward(CpuDevice& device, const AttentionBackward& op) {
+// Calls task(document, head, parts, memory), then sums d_k and d_v over the groups.
+template <typename X, typename Task>
+void backward(CpuDevice& device, const AttentionBackward& op, const Task& task) {
   const AttentionForward& forward = op.forward;
   const AttentionWorkspace parts = attention_workspace(
       forward.workspace, forward.q.rows, forward.k.rows, forward.heads, forward.head_dim);
   const int64_t count = plan_query_blocks(forward, INT32_MAX, parts.blocks);
   device.pool.parallel_for(count * forward.heads, [&](int64_t index, int worker) {
-    const Document document(forward, parts.blocks[index / forward.heads].document);
-    backward_head<X>(op, document, index % forward.heads, parts,
-                     static_cast<float*>(device.thread_scratch(worker)));
+    task(parts.blocks[index / forward.heads].document, index % forward.heads, parts,
+         static_cast<float*>(device.thread_scratch(worker)));
   });
   constexpr int64_t kRows = 16;
-  device.pool.parallel_for((forward.k.rows + kRows - 1) / kRows, [&](int64_t task, int worker) {
+  device.pool.parallel_for((forward.k.rows + kRows - 1) / kRows, [&](int64_t block, int worker) {
     float* memory = static_cast<float*>(device.thread_scratch(worker));
-    for (int64_t row = task * kRows; row < smaller((task + 1) * kRows, forward.k.rows); ++row)
+    for (int64_t row = block * kRows; row < smaller((block + 1) * kRows, forward.k.rows); ++row)
       sum_groups<X>(op, parts, row, memory);
   });
 }
+
+template <typename X>
+void vector_forward(CpuDevice& device, const AttentionForward& op) {
+  forward(device, op, [&](const QueryBlock& block, int64_t head, int64_t heads, float* memory) {
+    forward_task<X>(op, block, head, heads, memory);
+  });
+}
+
+template <typename X>
+void vector_backward(CpuDevice& device, const AttentionBackward& op) {
+  backward<X>(device, op,
+              [&](int64_t document, int64_t head, const AttentionWorkspace& parts, float* memory) {
+                backward_head<X>(op, Document(op.forward, document), head, parts, memory);
+              });
+}
+
+#ifdef LOWRANK_AMX
+void tile_forward(CpuDevice& device, const AttentionForward& op) {
+  const AttentionWorkspace parts = attention_workspace(op.workspace, op.q.rows, 0, 0, 0);
+  const PackedHeads packed = packed_heads(op, false, parts.d_k);
+  pack_all_keys(device, op, packed);
+  forward(device, op, [&](const QueryBlock& block, int64_t head, int64_t heads, float* memory) {
+    if (Document(op, block.document).queries >= kTileQueries) {
+      const TileScope scope;
+      (void)scope;
+      tile_forward_block(op, packed, block, head, heads, memory);
+    } else {
+      forward_task<BF16>(op, block, head, heads, memory);
+    }
+  });
+}
+
+void tile_backward(CpuDevice& device, const AttentionBackward& op) {
+  const AttentionForward& forward = op.forward;
+  const AttentionWorkspace all = attention_workspace(
+      forward.workspace, forward.q.rows, forward.k.rows, forward.heads, forward.head_dim);
+  const PackedHeads packed =
+      packed_heads(forward, true, all.d_v + forward.k.rows * forward.heads * all.partial_stride);
+  pack_all_keys(device, forward, packed);
+  backward<BF16>(device, op,
+                 [&](int64_t index, int64_t head, const AttentionWorkspace& parts, float* memory) {
+                   const Document document(forward, index);
+                   if (document.queries >= kTileQueries) {
+                     const TileScope scope;
+                     (void)scope;
+                     tile_backward_head(op, packed, index, head, parts, memory);
+                   } else {
+                     backward_head<BF16>(op, document, head, parts, memory);
+                   }
+                 });
+}
+
+size_t workspace_bytes(const CpuDevice& device, const AttentionShape& shape) {
+  const size_t vectors = attention_workspace_bytes(device, shape);
+  return shape.activation == DType::kBF16 ? vectors + packed_bytes(shape) : vectors;
+}
+constexpr auto forward_bf16 = tile_forward;
+constexpr auto backward_bf16 = tile_backward;
+#else
+constexpr auto workspace_bytes = attention_workspace_bytes;
+constexpr auto forward_bf16 = vector_forward<BF16>;
+constexpr auto backward_bf16 = vector_backward<BF16>;
+#endif
 
 // Heads wider than this don't fit the scratch; nothing published has them.
 constexpr int32_t kMaxHeadDim = 256;
@@ -67,24 +151,24 @@ void attention_forward(CpuDevice& device, const AttentionForward& op) {
   if (op.head_dim > kMaxHeadDim)
     reference_table().attention_forward(device, op);
   else if (op.q.dtype == DType::kBF16)
-    forward<BF16>(device, op);
+    forward_bf16(device, op);
   else
-    forward<float>(device, op);
+    vector_forward<float>(device, op);
 }
 
 void attention_backward(CpuDevice& device, const AttentionBackward& op) {
   if (op.forward.head_dim > kMaxHeadDim)
     reference_table().attention_backward(device, op);
   else if (op.forward.q.dtype == DType::kBF16)
-    backward<BF16>(device, op);
+    backward_bf16(device, op);
   else
-    backward<float>(device, op);
+    vector_backward<float>(device, op);
 }
 
 }  // namespace
 
 void register_attention(KernelTable& table) {
-  table.attention_workspace_bytes = attention_workspace_bytes;
+  table.attention_workspace_bytes = workspace_bytes;
   table.attention_forward = attention_forward;
   table.attention_backward = attention_backward;
 }

@@ -119,7 +119,7 @@ LOWRANK_INLINE void exchange(F32 (&rows)[kLanes], LaneList<kLane...>) {
 
 // tile[i][lane] = rows[lane][i] for `lanes` lanes, a multiple of kLanes.
 inline void transpose_rows(const float* rows, int64_t stride, int64_t lanes, int64_t head_dim,
-                           float* tile) {
+                           float* tile, int64_t tile_stride = kWidth) {
   for (int64_t lane = 0; lane < lanes; lane += kLanes) {
     for (int64_t i = 0; i < head_dim; i += kLanes) {
       F32 block[kLanes];
@@ -134,7 +134,7 @@ inline void transpose_rows(const float* rows, int64_t stride, int64_t lanes, int
       exchange<8>(block, AllLanes{});
 #endif
 #pragma GCC unroll 16
-      for (int r = 0; r < kLanes; ++r) store(tile + (i + r) * kWidth + lane, block[r]);
+      for (int r = 0; r < kLanes; ++r) store(tile + (i + r) * tile_stride + lane, block[r]);
     }
   }
 }

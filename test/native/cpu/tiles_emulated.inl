@@ -4,13 +4,18 @@
 
 struct Tiles {
   alignas(64) uint8_t bytes[8][16][64];
+  bool configured;
 };
 thread_local Tiles tiles;
 
 struct TileScope {
   // What was left in the tiles must not matter.
-  TileScope() { __builtin_memset(&tiles, 0xff, sizeof tiles); }
-  ~TileScope() { __builtin_memset(&tiles, 0xff, sizeof tiles); }
+  TileScope() { set(true); }
+  ~TileScope() { set(false); }
+  static void set(bool configured) {
+    __builtin_memset(tiles.bytes, 0xff, sizeof tiles.bytes);
+    tiles.configured = configured;
+  }
 };
 
 template <int kTile>
@@ -24,6 +29,8 @@ void tile_load(const void* from, int64_t stride) {
 }
 template <int kTile>
 void tile_store(void* to, int64_t stride) {
+  // The hardware faults without a configuration; here NaN comes out.
+  if (!tiles.configured) TileScope::set(false);
   for (int row = 0; row < 16; ++row)
     __builtin_memcpy(static_cast<char*>(to) + row * stride, tiles.bytes[kTile][row], 64);
 }

@@ -67,6 +67,13 @@ TEST(device_describes_itself) {
   CHECK(info.fixed_bytes >= 3 * 1024);
 }
 
+TEST(device_opens_the_best_instruction_set) {
+  const auto device = Device::open("cpu", {});
+  const char* wanted = std::getenv("LOWRANK_ISA");
+  CHECK_EQ(std::string(device->info().isa), wanted ? wanted : cpu::isa_name(cpu::best_isa()));
+  std::printf("  %s; this machine runs %s\n", device->info().isa, cpu::isa_name(cpu::best_isa()));
+}
+
 // Small buffers come from the heap, large ones from the page allocator.
 TEST(buffers_are_aligned_and_zero) {
   const auto device = open_cpu("reference", 1);

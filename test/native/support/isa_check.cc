@@ -1,6 +1,8 @@
 #include "support/isa_check.h"
 
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <map>
 #include <sstream>
 
@@ -26,6 +28,8 @@ bool gives_bounds(const Device& device) { return std::string(device.info().isa) 
 std::vector<std::string> fast_isas() {
   std::vector<std::string> names;
   for (cpu::Isa isa : {cpu::Isa::kNeon, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAmx}) {
+    const char* only = std::getenv("LOWRANK_ISA");
+    if (only && std::strcmp(only, cpu::isa_name(isa)) != 0) continue;
     if (cpu::isa_available(isa)) names.push_back(cpu::isa_name(isa));
   }
   return names;

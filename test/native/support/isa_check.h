@@ -28,7 +28,7 @@ std::shared_ptr<Device> open_cpu(const std::string& isa, int threads);
 // Whether bounds are read from this device's run.
 bool gives_bounds(const Device& device);
 
-// The fast instruction sets this machine can run.
+// The fast instruction sets this machine can run; only LOWRANK_ISA where the environment has it.
 std::vector<std::string> fast_isas();
 
 // `run` builds the operands on the device, calls the op and returns the outputs.

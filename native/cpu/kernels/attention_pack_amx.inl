@@ -1,0 +1,206 @@
+// Attention's operands as bf16 panels (gemm/panels_amx.inl). K and V are packed once per document
+// and kv head, into the op's workspace; the query side once per task. "Right" panels have the
+// packed rows as columns, "deep" panels have them as k.
+
+// One head of consecutive activation rows; beyond `count` rows and `dim` columns everything is 0.
+struct HeadRows {
+  const uint16_t* data;
+  int64_t stride, count, dim;
+};
+
+LOWRANK_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+LOWRANK_INLINE int64_t padded_dim(int64_t head_dim) { return round_up(head_dim, kPanel); }
+
+inline HeadRows head_rows(const Matrix& matrix, int64_t row, int64_t column, int64_t count,
+                          int64_t dim) {
+  const uint16_t* data = static_cast<const uint16_t*>(matrix.data) + row * matrix.stride + column;
+  return {data, matrix.stride, count, dim};
+}
+
+// Columns [column, column + 32) of a row; column < dim.
+LOWRANK_INLINE __m512i load_32(const HeadRows& from, int64_t row, int64_t column) {
+  if (row >= from.count) return _mm512_setzero_si512();
+  const int64_t count = smaller(32, from.dim - column);
+  const __mmask32 mask = 0xffffffffu >> (32 - count);
+  return _mm512_maskz_loadu_epi16(mask, from.data + row * from.stride + column);
+}
+
+// {low, high} as 32 bf16, low first.
+LOWRANK_INLINE __m512i round_two(F32 low, F32 high) {
+#ifdef __AVX512BF16__
+  return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+#else
+  return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)to_bf16_bits(low)),
+                            (__m256i)to_bf16_bits(high), 1);
+#endif
+}
+
+LOWRANK_INLINE __m512i pair_index(int first) {
+  alignas(64) uint16_t index[32];
+  for (int i = 0; i < 16; ++i) {
+    index[2 * i] = static_cast<uint16_t>(first + i);
+    index[2 * i + 1] = static_cast<uint16_t>(first + i + 32);
+  }
+  return _mm512_load_si512(index);
+}
+
+// The pairs (even[i], odd[i]) for i of the half 0 or 1.
+LOWRANK_INLINE __m512i pairs_of(__m512i even, __m512i odd, int half) {
+  return _mm512_permutex2var_epi16(even, pair_index(16 * half), odd);
+}
+
+// The pairs (even[i], odd[i]), rounded to bf16.
+LOWRANK_INLINE void store_pairs(F32 even, F32 odd, uint16_t* to) {
+  const __m512i both = round_two(even, odd);
+  const __m512i swap = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                        8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  _mm512_store_si512(to, _mm512_permutexvar_epi16(swap, both));
+}
+
+// Left panels [row panel][k = dim]: 32 rows each, `panels` of them.
+inline void pack_left_rows(const HeadRows& from, int64_t panels, uint16_t* to) {
+  const int64_t depth = padded_dim(from.dim);
+  for (int64_t row = 0; row < panels * kPanel; ++row) {
+    uint16_t* at = to + row / kPanel * kPanel * depth + row % kPanel / 16 * kTile + row % 16 * 32;
+    for (int64_t k = 0; k < depth; k += 32, at += kStep)
+      _mm512_store_si512(at, load_32(from, row, k));
+  }
+}
+
+// Half a right panel, [k = dim][16 rows as columns].
+inline void pack_right_half(const HeadRows& from, uint16_t* to) {
+  for (int64_t k = 0; k < from.dim; k += 32, to += kStep) {
+    __m512i rows[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) rows[i] = load_32(from, i, k);
+    transpose_pairs(rows, to);
+  }
+}
+
+// Step `step` (32 rows) of right panels [dim panel][k = row], panels `panel_size` elements apart.
+inline void pack_right_deep(const HeadRows& from, int64_t step, int64_t panel_size, uint16_t* to) {
+  to += step * kStep;
+  for (int64_t column = 0; column < from.dim; column += kPanel, to += panel_size) {
+    for (int64_t i = 0; i < 16; ++i) {
+      const __m512i even = load_32(from, 32 * step + 2 * i, column);
+      const __m512i odd = load_32(from, 32 * step + 2 * i + 1, column);
+      _mm512_store_si512(to + i * 32, pairs_of(even, odd, 0));
+      _mm512_store_si512(to + i * 32 + kTile, pairs_of(even, odd, 1));
+    }
+  }
+}
+
+// The same as left panels: the transposed head, [dim panel][k = row].
+inline void pack_left_deep(const HeadRows& from, int64_t step, int64_t panel_size, uint16_t* to) {
+  to += step * kStep;
+  for (int64_t column = 0; column < from.dim; column += kPanel, to += panel_size) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      __m512i rows[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        rows[i] = pairs_of(load_32(from, 32 * step + 2 * i, column),
+                           load_32(from, 32 * step + 2 * i + 1, column), half);
+      transpose_pairs(rows, to + half * kTile);
+    }
+  }
+}
+
+// Documents with fewer queries don't fill tiles and keep the vector kernels.
+constexpr int64_t kTileQueries = 32;
+
+// Where a document's packed keys begin, in rows. Documents with at least kTileQueries queries don't
+// overlap although each is filled up to whole panels: the filling (31 rows at most) is smaller than
+// the queries that the next document's place counts.
+LOWRANK_INLINE int64_t packed_row(const AttentionForward& op, int64_t document) {
+  return (int64_t{op.q_offsets[document]} + op.k_offsets[document]) / kPanel * kPanel;
+}
+
+// The packed forms of K and V in the workspace, each [document][kv head][form].
+struct PackedHeads {
+  uint16_t* k = nullptr;             // left rows
+  uint16_t* k_transposed = nullptr;  // left deep; backward only
+  uint16_t* v = nullptr;             // forward: left deep; backward: left rows
+};
+
+LOWRANK_INLINE int64_t packed_elements(int64_t query_tokens, int64_t key_tokens, int64_t kv_heads,
+                                       int64_t head_dim) {
+  return round_up(query_tokens + key_tokens, kPanel) * kv_heads * padded_dim(head_dim);
+}
+
+// Where the forms of one document and kv head stand, and how many rows (with filling) they have.
+struct PackedHead {
+  const uint16_t *k, *k_transposed, *v;
+  int64_t rows;
+};
+inline PackedHead packed_head(const AttentionForward& op, const PackedHeads& packed,
+                              const Document& document, int64_t index, int64_t kv_head) {
+  const int64_t rows = round_up(document.keys, kPanel);
+  const int64_t at =
+      (packed_row(op, index) * op.kv_heads + kv_head * rows) * padded_dim(op.head_dim);
+  return {packed.k + at, packed.k_transposed ? packed.k_transposed + at : nullptr, packed.v + at,
+          rows};
+}
+
+// Packs keys [begin, end) of a document (multiples of kPanel) for one kv head.
+inline void pack_keys(const AttentionForward& op, const PackedHeads& packed, int64_t index,
+                      int64_t kv_head, int64_t begin, int64_t end) {
+  const Document document(op, index);
+  const PackedHead head = packed_head(op, packed, document, index, kv_head);
+  const int64_t dim = op.head_dim, column = kv_head * dim, panel_size = kPanel * head.rows;
+  const int64_t at = head.k - packed.k;
+  const HeadRows k = head_rows(op.k, document.k_begin, column, document.keys, dim);
+  const HeadRows v = head_rows(op.v, document.k_begin, column, document.keys, dim);
+  for (int64_t row = begin; row < end; row += kPanel) {
+    const auto rest = [&](const HeadRows& all) {
+      return HeadRows{all.data + row * all.stride, all.stride, all.count - row, dim};
+    };
+    const int64_t row_at = at + row * padded_dim(dim);
+    pack_left_rows(rest(k), 1, packed.k + row_at);
+    if (packed.k_transposed) {
+      pack_left_deep(k, row / kPanel, panel_size, packed.k_transposed + at);
+      pack_left_rows(rest(v), 1, packed.v + row_at);
+    } else {
+      pack_left_deep(v, row / kPanel, panel_size, packed.v + at);
+    }
+  }
+}
+
+// Packs every document that the tiles work on.
+inline void pack_all_keys(CpuDevice& device, const AttentionForward& op,
+                          const PackedHeads& packed) {
+  constexpr int64_t kRows = 4 * kPanel;
+  const int64_t total = round_up(op.q.rows + op.k.rows, kPanel);
+  const int64_t chunks = (total + kRows - 1) / kRows;
+  device.pool.parallel_for(chunks * op.kv_heads, [&](int64_t task, int) {
+    const int64_t first = task / op.kv_heads * kRows, last = first + kRows;
+    int64_t low = 0, high = op.documents;  // the last document that begins at or before `first`
+    while (high - low > 1) {
+      const int64_t middle = (low + high) / 2;
+      (packed_row(op, middle) <= first ? low : high) = middle;
+    }
+    for (int64_t d = low; d < op.documents && packed_row(op, d) < last; ++d) {
+      const Document document(op, d);
+      if (document.queries < kTileQueries) continue;
+      const int64_t begin = larger(0, first - packed_row(op, d));
+      const int64_t end = smaller(round_up(document.keys, kPanel), last - packed_row(op, d));
+      pack_keys(op, packed, d, task % op.kv_heads, begin, end);
+    }
+  });
+}
+
+inline PackedHeads packed_heads(const AttentionForward& op, bool backward, void* memory) {
+  const int64_t count = packed_elements(op.q.rows, op.k.rows, op.kv_heads, op.head_dim);
+  uint16_t* data = static_cast<uint16_t*>(memory);
+  PackedHeads packed;
+  packed.k = data;
+  packed.v = data + count;
+  if (backward) packed.k_transposed = data + 2 * count;
+  return packed;
+}
+
+inline size_t packed_bytes(const AttentionShape& shape) {
+  const int64_t count =
+      packed_elements(shape.query_tokens, shape.key_tokens, shape.kv_heads, shape.head_dim);
+  return static_cast<size_t>(count) * sizeof(uint16_t) * (shape.backward ? 3 : 2);
+}
