@@ -15,8 +15,9 @@
 #ifdef LOWRANK_EMULATED_AMX
 #include "cpu/cpu_device.h"
 namespace lowrank::cpu::amx_emulated {
+void register_attention(KernelTable& table);
 void register_gemm(KernelTable& table);
-}
+}  // namespace lowrank::cpu::amx_emulated
 #endif
 
 namespace lowrank::test {
@@ -44,15 +45,18 @@ inline std::string golden_adapter(const std::string& name) {
 }
 
 // `isa` null: the best that the machine has; in programs built with LOWRANK_EMULATED_AMX the AMX
-// products over emulated tiles, where the machine has AVX-512 to emulate them with.
+// kernels over emulated tiles, where the machine has AVX-512 to emulate them with.
 inline std::shared_ptr<Device> golden_device(const char* isa, int threads = 2) {
   DeviceOptions options;
   options.threads = threads;
   options.isa = isa;
   std::shared_ptr<Device> device = Device::open("cpu", options);
 #ifdef LOWRANK_EMULATED_AMX
-  if (!isa && cpu::isa_available(cpu::Isa::kAvx512))
-    cpu::amx_emulated::register_gemm(static_cast<cpu::CpuDevice*>(device->handle())->kernels);
+  if (!isa && cpu::isa_available(cpu::Isa::kAvx512)) {
+    cpu::KernelTable& kernels = static_cast<cpu::CpuDevice*>(device->handle())->kernels;
+    cpu::amx_emulated::register_gemm(kernels);
+    cpu::amx_emulated::register_attention(kernels);
+  }
 #endif
   return device;
 }
