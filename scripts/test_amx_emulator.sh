@@ -49,7 +49,7 @@ display_library: nogui
 romimage: file=$BXSHARE/BIOS-bochs-latest
 vgaromimage: file=$BXSHARE/VGABIOS-lgpl-latest.bin
 cpu: model=sapphire_rapids, ips=200000000, exclude_features="waitpkg,uintr,la57,pcid,invpcid,pku,pks,cet"
-memory: guest=512, host=512
+memory: guest=2048, host=2048
 ata0-master: type=cdrom, path=$work/disk.iso, status=inserted
 boot: cdrom
 com1: enabled=1, mode=file, dev=$work/serial.txt
