@@ -46,7 +46,8 @@ void serve(char** argv, int threads) {
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line) && line == "step";) {
     MicroBatch micro;
-    micro.input_ids = tokens.data() + (step.step * size) % static_cast<int64_t>(tokens.size());
+    micro.input_ids =
+        tokens.data() + step.step % (static_cast<int64_t>(tokens.size()) / size) * size;
     micro.labels = micro.input_ids;
     micro.tokens = size;
     micro.document_offsets = offsets.data();

@@ -33,7 +33,7 @@ const tokens = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
 const documentOffsets = Int32Array.from({ length: options.batch + 1 }, (_, i) => i * options.seq);
 
 function batch(index) {
-  const first = (index * size) % tokens.length;
+  const first = (index % Math.floor(tokens.length / size)) * size;
   const inputIds = tokens.slice(first, first + size);
   return { inputIds, labels: inputIds, documentOffsets };
 }

@@ -29,7 +29,8 @@ optimizer = torch.optim.AdamW([p for _, p in trained], lr=options["learningRate"
                               eps=1e-8, weight_decay=0.0, fused=True)  # fmt: skip
 step_model = torch.compile(model) if options["compile"] else model
 tokens = torch.frombuffer(bytearray(open(options["tokens"], "rb").read()), dtype=torch.int32).long()
-batches = tokens.view(-1, options["batch"], options["seq"])
+size = options["batch"] * options["seq"]
+batches = tokens[: len(tokens) // size * size].view(-1, options["batch"], options["seq"])
 at = 0
 
 

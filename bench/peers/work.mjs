@@ -52,6 +52,7 @@ export class Peer {
     });
     this.lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]();
     this.ready = options ? this.ask(JSON.stringify(options)) : this.answer();
+    this.ready.catch(() => {}); // whoever waits for it is told
   }
   async answer() {
     const { value, done } = await this.lines.next();
