@@ -9,7 +9,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { loadDataset, prepareDataset } from '../dist/data/index.js';
-import { LoopDelay, describeDelay } from './loop_delay.mjs';
+import { LoopDelay, describeDelay } from './support/loop_delay.mjs';
 
 const megabytes = Number(process.argv[2] ?? 100);
 const format = process.argv[3] ?? 'jsonl';

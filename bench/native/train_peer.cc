@@ -56,7 +56,7 @@ void serve(char** argv, int threads) {
     const auto begin = std::chrono::steady_clock::now();
     const StepResult result = session.step({micro}, step);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
-    std::printf("{\"seconds\":%.9f,\"loss\":%.9g}\n", taken.count(), result.loss);
+    std::printf("{\"seconds\":%.9f,\"loss\":%.17g}\n", taken.count(), result.loss);
     std::fflush(stdout);
   }
 }

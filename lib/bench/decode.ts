@@ -3,7 +3,7 @@
 
 import { loadAddon } from '../native/load_addon.js';
 import { shapeConfig } from './shapes.js';
-import { quantile } from './statistics.js';
+import { median } from './statistics.js';
 
 export interface DecodeBenchOptions {
   shape: string;
@@ -62,7 +62,7 @@ export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBe
   const width = 2 * info.layers * info.kvHeads * info.headDim;
   const cache = width * options.seq * (options.dtype === 'bf16' ? 2 : 4);
   const bytes = weights + cache;
-  const perToken = quantile(seconds, 0.5);
+  const perToken = median(seconds);
   await generator.dispose();
   await model.dispose();
   return {
@@ -78,6 +78,6 @@ export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBe
     prefill_tokens_per_second: options.seq / prefill,
     bytes_per_token: bytes,
     read_bytes_per_second: bytes / perToken,
-    share_of_bandwidth: bytes / perToken / quantile(rates, 0.5),
+    share_of_bandwidth: bytes / perToken / median(rates),
   };
 }

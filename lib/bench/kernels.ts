@@ -4,7 +4,7 @@
 import * as kernels from '../kernels.js';
 import { productPeak } from './train.js';
 import { shapeConfig } from './shapes.js';
-import { quantile } from './statistics.js';
+import { median } from './statistics.js';
 
 export interface KernelBenchOptions {
   shape: string;
@@ -207,7 +207,7 @@ export async function* benchKernels(options: KernelBenchOptions): AsyncGenerator
       const before = await productPeak(device, options.dtype);
       const { seconds } = await c.run();
       const peak = (before + (await productPeak(device, options.dtype))) / 2;
-      const middle = quantile(seconds, 0.5);
+      const middle = median(seconds);
       yield {
         op: c.op,
         size: c.size,

@@ -80,9 +80,9 @@ SessionOptions read_session_options(OptionsReader options) {
   SessionOptions result;
   result.optimizer = options.choice<Optimizer>(
       "optimizer", {{"adamw", Optimizer::kAdamW}, {"adamw_8bit", Optimizer::kAdamW8Bit}});
-  result.beta1 = static_cast<float>(options.number("beta1"));
-  result.beta2 = static_cast<float>(options.number("beta2"));
-  result.eps = static_cast<float>(options.number("eps"));
+  result.beta1 = options.number("beta1");
+  result.beta2 = options.number("beta2");
+  result.eps = options.number("eps");
   result.weight_decay = static_cast<float>(options.number("weightDecay"));
   result.max_grad_norm = static_cast<float>(options.number("maxGradNorm"));
   result.seed = static_cast<uint64_t>(options.integer("seed", 0, kMaxInt64));

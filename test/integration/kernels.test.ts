@@ -198,6 +198,13 @@ describe.each(isas)('kernels, isa %s', (isa) => {
     expectNear(result.parameter, [0.9, 1.1, 0.9, 1], 1e-6);
     expectNear(result.m, [0.1, -0.1, 0.05, 0], 1e-7);
     expect(parameter[0]).toBe(1);
+    // 1 - 0.999f is off by 1.3e-5 of itself.
+    const second = { parameter, gradient, m: zeros, v: zeros, ...rates, beta2: 0.999 };
+    expectNear(
+      (await kernels.adamw({ ...second, eps: 1e-12 }, options)).v,
+      [1e-3, 1e-3, 2.5e-4, 0],
+      1e-10,
+    );
   });
 
   it('nf4, with and without double quantization', async () => {

@@ -27,13 +27,7 @@ size_t head_chunk_workspace(const HeadLossShape& s) {
 // logprob and correct of one row, whose logits become -weight * d logprob / d logits.
 void cross_entropy_row(const HeadLoss& op, int64_t index, float* logits) {
   const int64_t count = op.weight.rows;
-  F32 highest = splat(logits[0]);
-  for_each_vector(count, [&](int64_t i, int64_t n) {
-    const F32 value = n == kLanes ? load(logits + i) : splat(logits[i]);
-    highest = max(value, highest);
-    for (int64_t j = 1; n < kLanes && j < n; ++j) highest = max(splat(logits[i + j]), highest);
-  });
-  const float largest = reduce_max(highest);
+  const float largest = largest_of(logits, count);
   // Sums of at most 4,096 terms in f32, those in f64: the error doesn't grow with the vocabulary.
   constexpr int64_t kPart = 4096;
   double sum = 0;

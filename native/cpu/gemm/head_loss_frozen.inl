@@ -46,14 +46,7 @@ size_t frozen_head_workspace(const HeadLossShape& s) {
   return static_cast<size_t>(256 + bytes);
 }
 
-// One row's logits of a strip become exp(logit - reference); the sums so far are kept up.
-template <typename Sums>
-void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word, int64_t count,
-                  float* logits, Sums& sums, float* gradient, int64_t hidden) {
-  if (op.bias)
-    for_each_vector(count, [&](int64_t i, int64_t n) {
-      store_n(logits + i, load_n(logits + i, n) + load_n(op.bias + first_word + i, n), n);
-    });
+float largest_of(const float* logits, int64_t count) {
   F32 highest = splat(logits[0]);
   for_each_vector(count, [&](int64_t i, int64_t n) {
     if (n == kLanes) {
@@ -62,7 +55,18 @@ void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word, int64_t
       for (int64_t j = 0; j < n; ++j) highest = max(splat(logits[i + j]), highest);
     }
   });
-  const float largest = reduce_max(highest);
+  return reduce_max(highest);
+}
+
+// One row's logits of a strip become exp(logit - reference); the sums so far are kept up.
+template <typename Sums>
+void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word, int64_t count,
+                  float* logits, Sums& sums, float* gradient, int64_t hidden) {
+  if (op.bias)
+    for_each_vector(count, [&](int64_t i, int64_t n) {
+      store_n(logits + i, load_n(logits + i, n) + load_n(op.bias + first_word + i, n), n);
+    });
+  const float largest = largest_of(logits, count);
   const int64_t target = op.targets[index] - first_word;
   if (target >= 0 && target < count) {
     sums.target = logits[target];

@@ -40,9 +40,9 @@ void read_adamw(OptionsReader& args, KernelCall& call) {
   }
   const auto number = [&args](const char* key) { return static_cast<float>(args.number(key)); };
   AdamW op;
-  op.beta1 = number("beta1");
-  op.beta2 = number("beta2");
-  op.eps = number("eps");
+  op.beta1 = args.number("beta1");
+  op.beta2 = args.number("beta2");
+  op.eps = args.number("eps");
   op.step = args.integer("step", 1, int64_t{1} << 53);
   op.grad_scale = args.has("gradScale") ? number("gradScale") : 1.0f;
   op.eight_bit = eight_bit;
