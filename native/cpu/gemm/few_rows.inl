@@ -5,92 +5,180 @@ constexpr int64_t kFewRows = 8;
 constexpr int64_t kFewRowsStrip = 32;  // outputs of one task
 constexpr int64_t kRun = 512;
 
-// The rows of x a weight is multiplied with. For NF4, `split` has each run of 2 * kLanes elements
-// as its even ones, then its odd ones: the high and the low halves of the codes' bytes.
+// Each task reads its rows of the weight from the first byte to the last, with the memory asked for
+// so many bytes ahead: left alone, the prefetcher stays behind a loop that computes.
+constexpr int64_t kReadAhead = 4096;
+
+// Elements that a vector of 32-bit words holds as bf16 or as 4-bit codes.
+constexpr int64_t kPairRun = 2 * kLanes;
+constexpr int64_t kCodeRun = 8 * kLanes;
+
+// The rows of x a weight is multiplied with. `split` is x in the order in which the weight's
+// storage is taken apart (split_pairs, split_codes), `stride` elements a row.
 struct FewRows {
   const float* x = nullptr;  // [rows, depth]
   const float* split = nullptr;
   int64_t rows = 0;
   int64_t depth = 0;
+  int64_t stride = 0;
 };
 
+LOWRANK_INLINE bool is_plain(const Source& weight) {
+  return weight.scale == 1 && !weight.rows && weight.zero_before == 0;
+}
 LOWRANK_INLINE bool has_whole_blocks(const Source& weight, int64_t depth) {
   return weight.element == Element::kNF4 && depth % kNf4Block == 0;
 }
 
-LOWRANK_INLINE void split_pairs(const float* from, int64_t count, float* to) {
-  for (int64_t i = 0; i < count; i += 2 * kLanes)
+// Elements of one row of `split`; 0: the weight is read element by element.
+LOWRANK_INLINE int64_t split_stride(const Source& weight, int64_t depth) {
+  if (!is_plain(weight)) return 0;
+  if (weight.element == Element::kBF16) return round_up(depth, kPairRun);
+  return has_whole_blocks(weight, depth) ? round_up(depth, kCodeRun) : 0;
+}
+
+// A word's low half is its even element.
+void split_pairs(const float* x, int64_t depth, float* to) {
+  for (int64_t i = 0; i + kPairRun <= depth; i += kPairRun)
     for (int64_t j = 0; j < kLanes; ++j) {
-      to[i + j] = from[i + 2 * j];
-      to[i + kLanes + j] = from[i + 2 * j + 1];
+      to[i + j] = x[i + 2 * j];
+      to[i + kLanes + j] = x[i + 2 * j + 1];
     }
 }
 
-// to[t * kFewRowsStrip + o] = x[t] . w[o] for kOutputs rows of the weight at once, each with two
-// chains of sums.
-template <int kCount, int kOutputs, typename T>
-LOWRANK_INLINE void dot_outputs(const FewRows& rows, const T* w, int64_t stride, float* to) {
-  F32 sums[2][kOutputs][kCount] = {};
+// A word holds the codes of 8 elements, the even ones in the high halves of its bytes: vector n of
+// a run belongs to bits 4 n and up.
+void split_codes(const float* x, int64_t depth, float* to) {
+  for (int64_t i = 0; i < depth; i += kCodeRun)
+    for (int64_t j = 0; j < kLanes; ++j)
+      for (int64_t n = 0; n < 8; ++n) {
+        const int64_t from = i + 8 * j + (n ^ 1);
+        to[i + n * kLanes + j] = from < depth ? x[from] : 0;
+      }
+}
+
+// x[t] . w for the elements from `first` on, added to the chains of sums so far; to[t *
+// kFewRowsStrip].
+template <int kCount, int kChains, typename T>
+LOWRANK_INLINE void finish_dots(const FewRows& rows, const T* w, int64_t first,
+                                F32 (&sums)[kChains][kCount], float* to) {
+  for (int64_t i = first; i < rows.depth; i += kLanes) {
+    const int64_t n = smaller(kLanes, rows.depth - i);
+    const F32 value = load_n(w + i, n);
+    for (int t = 0; t < kCount; ++t)
+      sums[0][t] = fma(load_n(rows.x + t * rows.depth + i, n), value, sums[0][t]);
+  }
+  for (int t = 0; t < kCount; ++t) {
+    F32 sum = sums[0][t];
+    for (int chain = 1; chain < kChains; ++chain) sum += sums[chain][t];
+    to[t * kFewRowsStrip] = reduce_add(sum);
+  }
+}
+
+template <int kCount, typename T>
+LOWRANK_INLINE void dot_row(const FewRows& rows, const T* w, float* to) {
+  constexpr int kChains = kCount <= 2 ? 4 : 2;
+  F32 sums[kChains][kCount] = {};
   int64_t i = 0;
-  for (; i + 2 * kLanes <= rows.depth; i += 2 * kLanes) {
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
+  for (; i + kChains * kLanes <= rows.depth; i += kChains * kLanes) {
 #pragma GCC unroll 4
-      for (int o = 0; o < kOutputs; ++o) {
-        const F32 value = load(w + o * stride + i + half * kLanes);
+    for (int chain = 0; chain < kChains; ++chain) {
+      const T* at = w + i + chain * kLanes;
+      __builtin_prefetch(reinterpret_cast<const char*>(at) + kReadAhead);
+      const F32 value = load(at);
 #pragma GCC unroll 8
-        for (int t = 0; t < kCount; ++t)
-          sums[half][o][t] = fma(load(rows.x + t * rows.depth + i + half * kLanes), value,
-                                 sums[half][o][t]);
+      for (int t = 0; t < kCount; ++t)
+        sums[chain][t] =
+            fma(load(rows.x + t * rows.depth + i + chain * kLanes), value, sums[chain][t]);
+    }
+  }
+  finish_dots(rows, w, i, sums, to);
+}
+
+template <int kCount>
+LOWRANK_INLINE void dot_row(const FewRows& rows, const BF16* w, float* to) {
+  constexpr int kRuns = kCount <= 2 ? 2 : 1;
+  F32 sums[2 * kRuns][kCount] = {};
+  int64_t i = 0;
+  for (; i + kRuns * kPairRun <= rows.depth; i += kRuns * kPairRun) {
+#pragma GCC unroll 2
+    for (int run = 0; run < kRuns; ++run) {
+      const int64_t at = i + run * kPairRun;
+      __builtin_prefetch(reinterpret_cast<const char*>(w + at) + kReadAhead);
+      const U32 words = load_raw<U32>(w + at);
+      const F32 even = (F32)(words << 16), odd = (F32)(words & 0xffff0000u);
+#pragma GCC unroll 8
+      for (int t = 0; t < kCount; ++t) {
+        const float* x = rows.split + t * rows.stride + at;
+        sums[2 * run][t] = fma(load(x), even, sums[2 * run][t]);
+        sums[2 * run + 1][t] = fma(load(x + kLanes), odd, sums[2 * run + 1][t]);
       }
     }
   }
-  for (; i < rows.depth; i += kLanes) {
-    const int64_t n = smaller(kLanes, rows.depth - i);
-    for (int o = 0; o < kOutputs; ++o)
-      for (int t = 0; t < kCount; ++t)
-        sums[0][o][t] = fma(load_n(rows.x + t * rows.depth + i, n), load_n(w + o * stride + i, n),
-                            sums[0][o][t]);
-  }
-  for (int o = 0; o < kOutputs; ++o)
-    for (int t = 0; t < kCount; ++t)
-      to[t * kFewRowsStrip + o] = reduce_add(sums[0][o][t] + sums[1][o][t]);
+  finish_dots(rows, w, i, sums, to);
 }
 
 template <int kCount, typename T>
 void dot_strip(const FewRows& rows, const Source& weight, int64_t first, int64_t count, float* to) {
-  constexpr int kOutputs = kCount <= 2 ? 4 : kCount <= 4 ? 2 : 1;
   const T* w = static_cast<const T*>(weight.data) + first * weight.stride;
-  int64_t o = 0;
-  for (; o + kOutputs <= count; o += kOutputs)
-    dot_outputs<kCount, kOutputs>(rows, w + o * weight.stride, weight.stride, to + o);
-  for (; o < count; ++o) dot_outputs<kCount, 1>(rows, w + o * weight.stride, weight.stride, to + o);
+  for (int64_t o = 0; o < count; ++o) dot_row<kCount>(rows, w + o * weight.stride, to + o);
 }
 
-// NF4 in whole blocks: a block's codes are multiplied first and scaled once.
+// The codes of a run and what its lanes are scaled by. Where a run is two blocks (64 bytes), a
+// row's end may hold one.
+LOWRANK_INLINE I32 load_codes(const uint8_t* codes, bool whole) {
+#if LOWRANK_VECTOR_BYTES == 64
+  const __mmask16 lanes = whole ? 0xffff : 0xff;
+  return (I32)_mm512_maskz_loadu_epi32(lanes, codes);
+#else
+  (void)whole;
+  return load_raw<I32>(codes);
+#endif
+}
+LOWRANK_INLINE F32 lanes_absmax(const Weight& weight, int64_t block, bool whole) {
+  const float absmax = block_absmax(weight, block);
+#if LOWRANK_VECTOR_BYTES == 64
+  const float next = whole ? block_absmax(weight, block + 1) : 0;
+  return __builtin_shufflevector(splat(absmax), splat(next), 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19,
+                                 20, 21, 22, 23);
+#else
+  (void)whole;
+  return splat(absmax);
+#endif
+}
+
+// NF4 in whole blocks: a run's codes are multiplied first and scaled once.
+template <int kCount>
+LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, I32 codes, F32 absmax,
+                                   F32 (&sums)[kCount]) {
+  F32 run[2][kCount] = {};
+#pragma GCC unroll 8
+  for (int n = 0; n < 8; ++n) {
+    const F32 value = code_values(codes >> (4 * n));
+#pragma GCC unroll 8
+    for (int t = 0; t < kCount; ++t)
+      run[n % 2][t] =
+          fma(load(rows.split + t * rows.stride + at + n * kLanes), value, run[n % 2][t]);
+  }
+  for (int t = 0; t < kCount; ++t) sums[t] = fma(run[0][t] + run[1][t], absmax, sums[t]);
+}
+
 template <int kCount>
 void dot_strip_nf4(const FewRows& rows, const Source& weight, int64_t first, int64_t count,
                    float* to) {
+  const int64_t whole = rows.depth / kCodeRun * kCodeRun;
   for (int64_t o = 0; o < count; ++o) {
-    const int64_t at = (first + o) * weight.stride;
-    const uint8_t* codes = static_cast<const uint8_t*>(weight.data) + at / 2;
+    const int64_t begin = (first + o) * weight.stride;
+    const uint8_t* codes = static_cast<const uint8_t*>(weight.data) + begin / 2;
     F32 sums[kCount] = {};
-    for (int64_t k = 0; k < rows.depth; k += kNf4Block) {
-      const F32 absmax = splat(block_absmax(*weight.weight, (at + k) / kNf4Block));
-      F32 block[kCount] = {};
-#pragma GCC unroll 8
-      for (int64_t i = 0; i < kNf4Block; i += 2 * kLanes) {
-        const I32 pairs = load_bytes(codes + (k + i) / 2);
-        const F32 even = code_values(pairs >> 4), odd = code_values(pairs & 15);
-#pragma GCC unroll 8
-        for (int t = 0; t < kCount; ++t) {
-          const float* x = rows.split + t * rows.depth + k + i;
-          block[t] = fma(load(x), even, block[t]);
-          block[t] = fma(load(x + kLanes), odd, block[t]);
-        }
-      }
-      for (int t = 0; t < kCount; ++t) sums[t] = fma(block[t], absmax, sums[t]);
+    for (int64_t k = 0; k < whole; k += kCodeRun) {
+      __builtin_prefetch(codes + k / 2 + kReadAhead);
+      multiply_codes(rows, k, load_codes(codes + k / 2, true),
+                     lanes_absmax(*weight.weight, (begin + k) / kNf4Block, true), sums);
     }
+    if (whole < rows.depth)
+      multiply_codes(rows, whole, load_codes(codes + whole / 2, false),
+                     lanes_absmax(*weight.weight, (begin + whole) / kNf4Block, false), sums);
     for (int t = 0; t < kCount; ++t) to[t * kFewRowsStrip + o] = reduce_add(sums[t]);
   }
 }
@@ -118,15 +206,14 @@ void dot_strip_decoded(const FewRows& rows, const Source& weight, int64_t first,
 template <int kCount>
 void few_rows_strip(const FewRows& rows, const Source& weight, int64_t first, int64_t count,
                     float* to) {
-  const bool plain = weight.scale == 1 && !weight.rows && weight.zero_before == 0;
-  if (plain && weight.element == Element::kF32)
-    dot_strip<kCount, float>(rows, weight, first, count, to);
-  else if (plain && weight.element == Element::kBF16)
-    dot_strip<kCount, BF16>(rows, weight, first, count, to);
-  else if (plain && weight.element == Element::kF16)
-    dot_strip<kCount, F16>(rows, weight, first, count, to);
-  else if (plain && rows.split && has_whole_blocks(weight, rows.depth))
+  if (rows.split && weight.element == Element::kNF4)
     dot_strip_nf4<kCount>(rows, weight, first, count, to);
+  else if (rows.split && weight.element == Element::kBF16)
+    dot_strip<kCount, BF16>(rows, weight, first, count, to);
+  else if (is_plain(weight) && weight.element == Element::kF32)
+    dot_strip<kCount, float>(rows, weight, first, count, to);
+  else if (is_plain(weight) && weight.element == Element::kF16)
+    dot_strip<kCount, F16>(rows, weight, first, count, to);
   else
     dot_strip_decoded<kCount>(rows, weight, first, count, to);
 }

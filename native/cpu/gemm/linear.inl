@@ -52,7 +52,7 @@ size_t linear_workspace(const LinearShape& s) {
   if (!s.backward) {
     bytes += packed_left_bytes<P>(edge_rows, s.in) + packed_left_bytes<P>(edge_rows, rank) +
              64 * segments;
-    bytes = larger(bytes, 64 + kFewRows * (2 * s.in + rank) * 4 + 256);
+    bytes = larger(bytes, 64 + kFewRows * (s.in + round_up(s.in, kCodeRun) + rank) * 4 + 256);
     return static_cast<size_t>(bytes);
   }
   // d_y is packed by rows for d_x, and by columns for d_weight when that is done.
@@ -107,10 +107,11 @@ bool forward_few_rows(CpuDevice& device, const LinearForward& op) {
   const Source source = source_of(op.x);
   for (int64_t t = 0; t < rows; ++t) read_run(source, t, 0, in, x + t * in);
   const Source weight = source_of(op.weight);
-  FewRows given{x, nullptr, rows, in};
-  if (has_whole_blocks(weight, in)) {
-    float* split = static_cast<float*>(workspace.take(rows * in * 4));
-    split_pairs(x, rows * in, split);
+  FewRows given{x, nullptr, rows, in, split_stride(weight, in)};
+  if (given.stride > 0) {
+    float* split = static_cast<float*>(workspace.take(rows * given.stride * 4));
+    const auto reorder = weight.element == Element::kBF16 ? split_pairs : split_codes;
+    for (int64_t t = 0; t < rows; ++t) reorder(x + t * in, in, split + t * given.stride);
     given.split = split;
   }
   FewRows update;
@@ -126,7 +127,7 @@ bool forward_few_rows(CpuDevice& device, const LinearForward& op) {
     float* scaled_xa = static_cast<float*>(workspace.take(rows * rank * 4));
     const Source xa = scaled(source_of(op.xa), segment.scale);
     for (int64_t t = 0; t < rows; ++t) read_run(xa, t, 0, rank, scaled_xa + t * rank);
-    update = {scaled_xa, nullptr, rows, rank};
+    update = {scaled_xa, nullptr, rows, rank, 0};
     up = source_of(segment.b, rank);
   }
   multiply_few_rows(device, given, weight, op.weight.rows, update, up, forward_epilogue(op));

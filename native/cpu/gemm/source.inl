@@ -72,14 +72,16 @@ LOWRANK_INLINE float block_absmax(const Weight& weight, int64_t block) {
   return scaled + weight.nested_offset;
 }
 
+// Of the low 4 bits of each lane.
 LOWRANK_INLINE F32 code_values(I32 index) {
 #if LOWRANK_VECTOR_BYTES == 64
   return (F32)_mm512_permutexvar_ps((__m512i)index, (__m512)load(kCodeBook));
 #elif LOWRANK_VECTOR_BYTES == 32
   const __m256 low = _mm256_permutevar8x32_ps((__m256)load(kCodeBook), (__m256i)index);
   const __m256 high = _mm256_permutevar8x32_ps((__m256)load(kCodeBook + 8), (__m256i)index);
-  return index > 7 ? (F32)high : (F32)low;
+  return (F32)_mm256_blendv_ps(low, high, (__m256)(index << 28));
 #else
+  index &= 15;
   return F32{kCodeBook[index[0]], kCodeBook[index[1]], kCodeBook[index[2]], kCodeBook[index[3]]};
 #endif
 }

@@ -50,6 +50,8 @@ struct LinearCase {
 inline std::vector<LinearCase> linear_cases() {
   return {
       {"one token", 1, 64, 96, false, Residual::kNone, false, {{0, 1, 4, 2, 0}}},
+      {"one token, long rows", 1, 448, 40, true, Residual::kSeparate, false, {{0, 1, 5, 0.5f, 0}}},
+      {"seven tokens", 7, 320, 37, false, Residual::kOutput, false, {}},
       {"few tokens", 5, 65, 33, true, Residual::kSeparate, false, {}, false, true, true, true},
       {"plain", 37, 100, 70, false, Residual::kOutput, false, {}},
       {"even", 64, 128, 128, true, Residual::kNone, true, {{0, 64, 16, 2, 0}}, true, true, true},
