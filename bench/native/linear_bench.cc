@@ -1,7 +1,12 @@
-// The linear op with and without an adapter, and the fused head, against the product peak of one
-// thread, over operands made as the op tests make them.
-//   linear_bench [isa] [dtype] [only ops whose name contains this]
+// The linear op with and without an adapter, over a plain and an NF4 weight, and the fused head,
+// against the product peak of as many threads. What is compared is called in turn.
+//   linear_bench [isa] [dtype] [numbers of threads, as 1,2] [only ops whose name contains this]
+//                [only sizes whose name contains this]
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,107 +33,186 @@ constexpr Size kSizes[] = {{"135m kv", 512, 576, 192},     {"135m q", 512, 576, 
                            {"0.6b q", 1024, 1024, 2048},   {"0.6b up", 1024, 1024, 3072},
                            {"0.6b down", 1024, 3072, 1024}};
 
-struct Bench {
-  std::shared_ptr<Device> device;
-  DType dtype;
-  std::string only;
-
-  template <typename Run>
-  void row(const std::string& op, const std::string& size, double flops, const Run& run) const {
-    if (op.find(only) == std::string::npos) return;
-    const double peak = bench::product_peak(*device, dtype);
-    const bench::Timing timing = bench::measure(run, 0.4);
-    bench::Row row;
-    row.text("op", op).text("size", size).text("isa", device->info().isa);
-    row.text("dtype", dtype_name(dtype)).number("seconds", timing.p50);
-    row.number("cpu_seconds", timing.cpu_p20).number("gflops", flops / timing.cpu_p20 * 1e-9);
-    row.number("share_of_peak", flops / timing.cpu_p20 / peak).print();
-  }
-
-  void linear(const Size& size, const StorageCase& storage) const {
-    const auto [name, tokens, in, out] = size;
-    TestMatrix x(device, tokens, in, dtype, 1), y(device, tokens, out, dtype, 2);
-    TestMatrix d_y(device, tokens, out, dtype, 3), d_x(device, tokens, in, dtype, 4);
-    TestMatrix xa(device, tokens, kRank, dtype, 5);
-    TestWeight weight(device, out, in, storage.storage, storage.double_quant, 6, 0.3);
-    TestVector a(device, kRank * in, 7, 0.1), b(device, out * kRank, 8, 0.1);
-    TestVector d_a(device, kRank * in, 9, 0), d_b(device, out * kRank, 10, 0);
-    LoraSegment segment;
-    segment.row_end = tokens, segment.rank = kRank, segment.scale = 2;
+// What one weight's ops need; rows stand without padding, as in a step.
+struct Linear {
+  Linear(const std::shared_ptr<Device>& device, const Size& size, DType dtype,
+         const StorageCase& storage)
+      : x(device, size.tokens, size.in, dtype, 1, 1, 0),
+        y(device, size.tokens, size.out, dtype, 2, 1, 0),
+        d_y(device, size.tokens, size.out, dtype, 3, 1, 0),
+        d_x(device, size.tokens, size.in, dtype, 4, 1, 0),
+        xa(device, size.tokens, kRank, dtype, 5, 1, 0),
+        weight(device, size.out, size.in, storage.storage, storage.double_quant, 6, 0.3),
+        a(device, kRank * size.in, 7, 0.1),
+        b(device, size.out * kRank, 8, 0.1),
+        d_a(device, kRank * size.in, 9, 0),
+        d_b(device, size.out * kRank, 10, 0) {
+    segment.row_end = size.tokens, segment.rank = kRank, segment.scale = 2;
     segment.a = a.data(), segment.b = b.data();
     segment.d_a = d_a.data(), segment.d_b = d_b.data();
-
+    forward.x = x.matrix(), forward.y = y.matrix(), forward.weight = weight.weight();
+    forward.segments = &segment, forward.xa = xa.matrix();
+    backward.x = x.matrix(), backward.d_y = d_y.matrix(), backward.d_x = d_x.matrix();
+    backward.weight = weight.weight(), backward.segments = &segment, backward.xa = xa.matrix();
     LinearShape shape;
-    shape.tokens = tokens, shape.in = in, shape.out = out, shape.backward = true;
+    shape.tokens = size.tokens, shape.in = size.in, shape.out = size.out;
     shape.max_rank = kRank, shape.segment_count = 1;
     shape.activation = dtype, shape.storage = storage.storage;
     size_t bytes = ops::linear_workspace_bytes(*device, shape);
-    shape.backward = false;
+    shape.backward = true;
     bytes = std::max(bytes, ops::linear_workspace_bytes(*device, shape));
-    TestWorkspace workspace(device, bytes);
+    workspace = Buffer(device, bytes);
+    forward.workspace = backward.workspace = workspace.data();
+    forward.workspace_bytes = backward.workspace_bytes = bytes;
+  }
 
-    LinearForward forward;
-    forward.x = x.matrix(), forward.y = y.matrix(), forward.weight = weight.weight();
-    forward.segments = &segment, forward.xa = xa.matrix();
-    forward.workspace = workspace.data(), forward.workspace_bytes = workspace.bytes();
-    LinearBackward backward;
-    backward.x = x.matrix(), backward.d_y = d_y.matrix(), backward.d_x = d_x.matrix();
-    backward.weight = weight.weight(), backward.segments = &segment, backward.xa = xa.matrix();
-    backward.workspace = workspace.data(), backward.workspace_bytes = workspace.bytes();
-    const double base = 2.0 * static_cast<double>(tokens * in * out);
-    const double adapter = 2.0 * static_cast<double>(tokens * kRank * (in + out));
-    for (const int32_t count : {0, 1}) {
-      forward.segment_count = backward.segment_count = count;
-      const std::string end = std::string(" x ") + storage.name + (count ? " r16" : "");
-      row("forward" + end, name, base + count * adapter,
-          [&] { ops::linear_forward(*device, forward); });
-      row("backward" + end, name, base + 2 * count * adapter,
-          [&] { ops::linear_backward(*device, backward); });
+  TestMatrix x, y, d_y, d_x, xa;
+  TestWeight weight;
+  TestVector a, b, d_a, d_b;
+  Buffer workspace;
+  LoraSegment segment;
+  LinearForward forward;
+  LinearBackward backward;
+};
+
+// One thing to time, and the one before it that its time is set against.
+struct Variant {
+  std::string op;
+  double flops = 0;
+  std::function<void()> run;
+  int base = -1;
+};
+
+double now() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+double quantile(std::vector<double> samples, double q) {
+  std::sort(samples.begin(), samples.end());
+  return samples[static_cast<size_t>(q * static_cast<double>(samples.size() - 1))];
+}
+
+struct Bench {
+  std::shared_ptr<Device> device;
+  DType dtype;
+  std::string only, only_size;
+
+  // Calls the variants in turn and prints the time that a tenth of the calls stayed below: others
+  // may use the machine meanwhile. times_base compares calls that followed each other.
+  void rows(const std::string& size, std::vector<Variant> variants) const {
+    std::vector<std::vector<double>> times(variants.size());
+    std::vector<double> peaks;
+    for (const Variant& variant : variants) variant.run();
+    const double end = now() + 0.4 * static_cast<double>(variants.size());
+    do {
+      peaks.push_back(bench::product_peak(*device, dtype));
+      for (const double part = now() + 0.3; now() < part || times[0].size() < 5;)
+        for (size_t i = 0; i < variants.size(); ++i) {
+          const double begin = now();
+          variants[i].run();
+          times[i].push_back(now() - begin);
+        }
+    } while (now() < end);
+    for (size_t i = 0; i < variants.size(); ++i) {
+      const Variant& variant = variants[i];
+      if (variant.op.find(only) == std::string::npos) continue;
+      const double rate = variant.flops / quantile(times[i], 0.1);
+      bench::Row row;
+      row.text("op", variant.op).text("size", size).text("isa", device->info().isa);
+      row.text("dtype", dtype_name(dtype)).number("threads", device->info().threads);
+      row.number("calls", static_cast<double>(times[i].size()));
+      row.number("seconds", quantile(times[i], 0.1)).number("median", quantile(times[i], 0.5));
+      row.number("gflops", rate * 1e-9).number("share_of_peak", rate / quantile(peaks, 1));
+      if (variant.base >= 0) {
+        std::vector<double> ratios(times[i]);
+        for (size_t j = 0; j < ratios.size(); ++j)
+          ratios[j] /= times[static_cast<size_t>(variant.base)][j];
+        row.number("times_base", quantile(ratios, 0.5));
+      }
+      row.print();
     }
   }
 
+  void linear(const Size& size, const StorageCase& plain) const {
+    if (std::string(size.name).find(only_size) == std::string::npos) return;
+    const double base = 2.0 * static_cast<double>(size.tokens * size.in * size.out);
+    const double adapter = 2.0 * static_cast<double>(size.tokens * kRank * (size.in + size.out));
+    const StorageCase storages[] = {plain, kStorages[3]};
+    Linear weights[] = {{device, size, dtype, plain}, {device, size, dtype, kStorages[3]}};
+    std::vector<Variant> variants;
+    for (int i = 0; i < 2; ++i)
+      for (const int count : {0, 1}) {
+        Linear& w = weights[i];
+        const std::string end = std::string(" x ") + storages[i].name + (count ? " r16" : "");
+        // An adapter is set against the same weight without one, NF4 against plain.
+        const int less = count ? 2 : i ? 4 : 0;
+        const int at = static_cast<int>(variants.size());
+        variants.push_back({"forward" + end, base + count * adapter,
+                            [this, &w, count] {
+                              w.forward.segment_count = count;
+                              ops::linear_forward(*device, w.forward);
+                            },
+                            less ? at - less : -1});
+        variants.push_back({"backward" + end, base + 2 * count * adapter,
+                            [this, &w, count] {
+                              w.backward.segment_count = count;
+                              ops::linear_backward(*device, w.backward);
+                            },
+                            less ? at + 1 - less : -1});
+      }
+    rows(size.name, std::move(variants));
+  }
+
   void head(int64_t tokens, int64_t hidden, int64_t vocabulary, const StorageCase& storage) const {
-    TestMatrix x(device, tokens, hidden, dtype, 1), d_x(device, tokens, hidden, dtype, 2);
+    const std::string name = std::string("head_loss x ") + storage.name;
+    const std::string size = std::to_string(tokens) + " x " + std::to_string(hidden) + " -> " +
+                             std::to_string(vocabulary);
+    if (name.find(only) == std::string::npos || size.find(only_size) == std::string::npos) return;
+    TestMatrix x(device, tokens, hidden, dtype, 1, 1, 0), d_x(device, tokens, hidden, dtype, 2);
     TestWeight weight(device, vocabulary, hidden, storage.storage, false, 3, 0.3);
-    std::vector<int32_t> rows, targets;
+    std::vector<int32_t> labelled, targets;
     for (int32_t i = 0; i < tokens; ++i) {
-      rows.push_back(i);
+      labelled.push_back(i);
       targets.push_back((i * 977) % static_cast<int32_t>(vocabulary));
     }
-    std::vector<float> weights(rows.size(), 1.0f / static_cast<float>(tokens)),
-        logprob(rows.size());
+    std::vector<float> weights(labelled.size(), 1.0f / static_cast<float>(tokens)),
+        logprob(labelled.size());
     HeadLossShape shape;
     shape.labelled = tokens, shape.hidden = hidden, shape.vocabulary = vocabulary;
     shape.backward = true, shape.activation = dtype, shape.storage = storage.storage;
     TestWorkspace workspace(device, ops::head_loss_workspace_bytes(*device, shape));
     HeadLoss op;
     op.x = x.matrix(), op.d_x = d_x.matrix(), op.weight = weight.weight();
-    op.rows = rows.data(), op.targets = targets.data(), op.weights = weights.data();
+    op.rows = labelled.data(), op.targets = targets.data(), op.weights = weights.data();
     op.count = static_cast<int32_t>(tokens), op.logprob = logprob.data();
     op.workspace = workspace.data(), op.workspace_bytes = workspace.bytes();
-    row(std::string("head_loss x ") + storage.name,
-        std::to_string(tokens) + " x " + std::to_string(hidden) + " -> " +
-            std::to_string(vocabulary),
-        4.0 * static_cast<double>(tokens * hidden * vocabulary),
-        [&] { ops::head_loss(*device, op); });
+    rows(size, {{name, 4.0 * static_cast<double>(tokens * hidden * vocabulary),
+                 [&] { ops::head_loss(*device, op); }}});
   }
 };
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  DeviceOptions options;
-  options.threads = 1;
-  options.isa = argc > 1 ? argv[1] : nullptr;
   const std::string dtype = argc > 2 ? argv[2] : "f32";
+  const char* threads = argc > 3 ? argv[3] : "1";
   try {
-    const auto device = Device::open("cpu", options);
-    Bench bench{device, dtype == "bf16" ? DType::kBF16 : DType::kF32, argc > 3 ? argv[3] : ""};
-    const StorageCase plain = bench.dtype == DType::kBF16 ? kStorages[1] : kStorages[0];
-    for (const StorageCase& storage : {plain, kStorages[3]})
-      for (const Size& size : kSizes) bench.linear(size, storage);
-    bench.head(512, 576, 49152, plain);
-    bench.head(128, 1024, 151936, plain);
+    for (const char* at = threads; *at;) {
+      char* end = nullptr;
+      DeviceOptions options;
+      options.isa = argc > 1 ? argv[1] : nullptr;
+      options.threads = static_cast<int32_t>(std::strtol(at, &end, 10));
+      if (end == at) throw Error(ErrorCode::kInvalidArgument, "numbers of threads: as 1,2");
+      at = *end ? end + 1 : end;
+      const Bench bench{Device::open("cpu", options),
+                        dtype == "bf16" ? DType::kBF16 : DType::kF32, argc > 4 ? argv[4] : "",
+                        argc > 5 ? argv[5] : ""};
+      const StorageCase plain = bench.dtype == DType::kBF16 ? kStorages[1] : kStorages[0];
+      for (const Size& size : kSizes) bench.linear(size, plain);
+      bench.head(512, 576, 49152, plain);
+      bench.head(128, 1024, 151936, plain);
+    }
   } catch (const Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;
