@@ -205,9 +205,8 @@ int main(int argc, char** argv) {
       options.threads = static_cast<int32_t>(std::strtol(at, &end, 10));
       if (end == at) throw Error(ErrorCode::kInvalidArgument, "numbers of threads: as 1,2");
       at = *end ? end + 1 : end;
-      const Bench bench{Device::open("cpu", options),
-                        dtype == "bf16" ? DType::kBF16 : DType::kF32, argc > 4 ? argv[4] : "",
-                        argc > 5 ? argv[5] : ""};
+      const Bench bench{Device::open("cpu", options), dtype == "bf16" ? DType::kBF16 : DType::kF32,
+                        argc > 4 ? argv[4] : "", argc > 5 ? argv[5] : ""};
       const StorageCase plain = bench.dtype == DType::kBF16 ? kStorages[1] : kStorages[0];
       for (const Size& size : kSizes) bench.linear(size, plain);
       bench.head(512, 576, 49152, plain);

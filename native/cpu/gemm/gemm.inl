@@ -24,7 +24,7 @@ namespace {
 
 LOWRANK_INLINE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 LOWRANK_INLINE constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-LOWRANK_INLINE int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+LOWRANK_INLINE constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
 // Each file needs those before it.
 // clang-format off

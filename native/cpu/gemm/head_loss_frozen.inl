@@ -4,10 +4,10 @@
 // No logit outlives its strip, and a strip is read once for both products.
 
 constexpr int64_t kHeadBudget = int64_t{64} << 20;  // bytes of workspace
-constexpr int64_t kHeadStrip = 256;     // words of one strip, at most P::kDepthBlock and kColBlock
-constexpr int64_t kHeadTasks = 32;      // tasks at most for a handful of row blocks
-constexpr int64_t kLeastWords = 4096;   // words of one task
-constexpr float kHeadSlack = 8;         // exp(8) still leaves f32 all its digits
+constexpr int64_t kHeadStrip = 256;    // words of one strip, at most P::kDepthBlock and kColBlock
+constexpr int64_t kHeadTasks = 32;     // tasks at most for a handful of row blocks
+constexpr int64_t kLeastWords = 4096;  // words of one task
+constexpr float kHeadSlack = 8;        // exp(8) still leaves f32 all its digits
 
 // How the work is cut. It follows from the shape alone: parts of the vocabulary are summed apart.
 template <typename P>
@@ -15,9 +15,11 @@ struct HeadCut {
   HeadCut(int64_t labelled, int64_t hidden, int64_t vocabulary, bool backward) {
     padded_hidden = backward ? round_up(hidden, P::kCols) : 0;
     const int64_t blocks = larger(1, (labelled + P::kHeadRows - 1) / P::kHeadRows);
-    const int64_t packed = padded_depth<P>(hidden) * static_cast<int64_t>(sizeof(typename P::Packed));
+    const int64_t packed =
+        padded_depth<P>(hidden) * static_cast<int64_t>(sizeof(typename P::Packed));
     const int64_t part_bytes = padded_hidden * 4 + static_cast<int64_t>(sizeof(HeadSums));
-    const int64_t budget = (kHeadBudget - (int64_t{1} << 20)) / P::kHeadRows;  // of a row in a block
+    const int64_t budget =
+        (kHeadBudget - (int64_t{1} << 20)) / P::kHeadRows;  // of a row in a block
     parts = smaller(kHeadTasks / blocks, vocabulary / kLeastWords);
     parts = larger(1, smaller(parts, (budget - packed) / part_bytes));
     words = round_up((vocabulary + parts - 1) / parts, kHeadStrip);
@@ -132,8 +134,8 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
       P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
       for (int64_t c = 0; c < cols; c += P::kCols)
         for (int64_t r = 0; r < rows; r += P::kRows)
-          P::multiply(probabilities + r * padded, right + c * padded, padded, rows - r, cols - c,
-                      gradient + r * cut.padded_hidden + h + c, cut.padded_hidden, false);
+          P::multiply(probabilities + r * padded, padded, right + c * padded, padded, rows - r,
+                      cols - c, gradient + r * cut.padded_hidden + h + c, cut.padded_hidden, false);
     }
   }
 }
@@ -174,9 +176,8 @@ void finish_head_row(const HeadLoss& op, const HeadCut<P>& cut, int64_t index, i
         store_n(run + i, fma(load_n(part + i, n), splat(scale), load_n(run + i, n)), n);
       });
     }
-    for_each_vector(count, [&](int64_t i, int64_t n) {
-      store_n(to + h + i, load_n(run + i, n), n);
-    });
+    for_each_vector(count,
+                    [&](int64_t i, int64_t n) { store_n(to + h + i, load_n(run + i, n), n); });
   }
 }
 
@@ -217,9 +218,8 @@ void frozen_head_loss(CpuDevice& device, const HeadLoss& op) {
 
 template <typename P>
 constexpr bool head_fits_scratch() {
-  return P::kHeadRows * kColBlock * 4 +
-             (P::kHeadRows * kHeadStrip + kColBlock * P::kDepthBlock) *
-                 static_cast<int64_t>(sizeof(typename P::Packed)) <=
+  return P::kHeadRows * kColBlock * 4 + (P::kHeadRows * kHeadStrip + kColBlock * P::kDepthBlock) *
+                                            static_cast<int64_t>(sizeof(typename P::Packed)) <=
          static_cast<int64_t>(kThreadScratchBytes);
 }
 static_assert(head_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");

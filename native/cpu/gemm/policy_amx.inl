@@ -8,7 +8,9 @@ struct AmxPolicy {
   static constexpr int kCols = kPanel;
   static constexpr int64_t kDepthUnit = 32;
   static constexpr int64_t kDepthBlock = 512;
-  static constexpr int64_t kHeadRows = 512;  // rows of a head task: a strip is packed for each
+  static constexpr int64_t kRowBlock = 1024;  // rows of a task at most
+  static constexpr int64_t kPackRows = 256;   // packing an element takes the time of so many rows
+  static constexpr int64_t kHeadRows = 512;   // rows of a head task: a strip is packed for each
 
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
     for_each_vector(count, [&](int64_t i, int64_t n) {
@@ -32,6 +34,8 @@ struct AmxPolicy {
     }
     for (int64_t i = count; i < padded; ++i) to[i] = 0;
   }
+
+  static constexpr bool reads_in_place(const Operand&, int64_t) { return false; }
 
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
                         uint16_t* to) {
@@ -111,8 +115,9 @@ struct AmxPolicy {
   }
 
   // Rows and columns that aren't needed are computed too: they are zero.
-  static void multiply(const uint16_t* left, const uint16_t* right, int64_t depth, int64_t /*rows*/,
-                       int64_t /*cols*/, float* c, int64_t stride, bool begin) {
+  static void multiply(const uint16_t* left, int64_t /*left_stride*/, const uint16_t* right,
+                       int64_t depth, int64_t /*rows*/, int64_t /*cols*/, float* c, int64_t stride,
+                       bool begin) {
     multiply_panels(left, right, depth, c, stride, begin);
   }
 };

@@ -1,18 +1,17 @@
 // One blocked product: out = epilogue(sum over terms of left x right). A term with rows [row_begin,
 // row_end) adds to those output rows only. Left operands are packed by the caller (they are used by
 // many column strips, and often by several products); right operands, the weights, are decoded and
-// packed strip by strip, so that a weight is read once per 1,024 rows.
+// packed strip by strip, so that a weight is read once per P::kRowBlock rows.
 
-constexpr int64_t kRowBlock = 1024;        // rows of one task at most
-constexpr int64_t kColBlock = kStripCols;  // columns of one task
-constexpr int64_t kLeastRows = 192;        // rows of one task when there are few tasks
-constexpr int64_t kTasksPerThread = 4;     // what evens out the threads' loads
+constexpr int64_t kColBlock = kStripCols;  // columns of one task at most
+constexpr int64_t kLeastRows = 96;         // rows of one task when there are few tasks
 
 template <typename P>
 struct PackedLeft {
   const typename P::Packed* data = nullptr;  // panels of P::kRows rows over the whole depth
   int64_t first_panel = 0;                   // the panel that stands first in `data`
   int64_t depth = 0;
+  int64_t row_stride = 0;  // of an operand that is read where it stands; 0: packed
 };
 
 template <typename P>
@@ -26,16 +25,21 @@ LOWRANK_INLINE int64_t packed_left_bytes(int64_t rows, int64_t depth) {
   return round_up(elements * static_cast<int64_t>(sizeof(typename P::Packed)), 64);
 }
 
-// Packs rows [row_begin, row_end) of `left` [*, depth]; the first panel begins at a multiple of
-// P::kRows, so rows before row_begin may be packed too.
+// Packs rows [row_begin, row_end) of `left` [*, depth], unless they can be read where they stand;
+// the first panel begins at a multiple of P::kRows, so rows before row_begin may be packed too.
 template <typename P>
 PackedLeft<P> pack_left(CpuDevice& device, const Operand& left, int64_t row_begin, int64_t row_end,
                         int64_t depth, void* to) {
   using Packed = typename P::Packed;
   PackedLeft<P> packed;
+  packed.depth = depth;
+  if (P::reads_in_place(left, row_end)) {
+    packed.data = static_cast<const Packed*>(left.source.data);
+    packed.row_stride = left.source.stride;
+    return packed;
+  }
   packed.data = static_cast<const Packed*>(to);
   packed.first_panel = row_begin / P::kRows;
-  packed.depth = depth;
   const int64_t panels = (row_end + P::kRows - 1) / P::kRows - packed.first_panel;
   const int64_t panel_size = padded_depth<P>(depth) * P::kRows;
   device.pool.parallel_for(panels, [&](int64_t panel, int) {
@@ -101,16 +105,52 @@ void multiply_block(const Term<P>& term, const typename P::Packed* right, int64_
                     int64_t first_row, int64_t rows, int64_t cols, float* sums, bool begin) {
   const int64_t padded = padded_depth<P>(depth);
   const int64_t panel_size = padded_depth<P>(term.left.depth) * P::kRows;
+  const int64_t in_place = term.left.row_stride;
+  const int64_t left_stride = in_place ? in_place : padded;
   for (int64_t c = 0; c < cols; c += P::kCols) {
     const typename P::Packed* right_panel = right + c * padded;
     for (int64_t r = 0; r < rows; r += P::kRows) {
       const int64_t row = first_row + r;
       if (row + P::kRows <= term.row_begin || row >= term.row_end) continue;
       const int64_t panel = row / P::kRows - term.left.first_panel;
-      P::multiply(term.left.data + panel * panel_size + k0 * P::kRows, right_panel, padded,
-                  rows - r, cols - c, sums + r * kColBlock + c, kColBlock, begin);
+      const int64_t at =
+          in_place ? panel * P::kRows * in_place + k0 : panel * panel_size + k0 * P::kRows;
+      P::multiply(term.left.data + at, left_stride, right_panel, padded, rows - r, cols - c,
+                  sums + r * kColBlock + c, kColBlock, begin);
     }
   }
+}
+
+// How a product is cut into tasks: strips of columns x blocks of rows.
+struct Cut {
+  int64_t strips = 1, strip_cols = 0, blocks = 1, block_rows = 0;
+};
+
+// The cut that is done first. Every task packs its strip, and the last tasks to run leave threads
+// idle. An element's sum doesn't depend on the cut, which may thus follow from the threads.
+template <typename P>
+Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t threads) {
+  constexpr int64_t kMostRows = P::kRowBlock / P::kRows * P::kRows;
+  const int64_t least_strips = larger(1, (cols + kColBlock - 1) / kColBlock);
+  const int64_t least_blocks = larger(1, (rows + kMostRows - 1) / kMostRows);
+  const int64_t most_strips = smaller(4 * least_strips, (cols + col_unit - 1) / col_unit);
+  const int64_t most_blocks = larger(least_blocks, smaller(4 * least_blocks, rows / kLeastRows));
+  Cut best;
+  int64_t best_cost = 0;
+  for (int64_t blocks = least_blocks; blocks <= most_blocks; ++blocks)
+    for (int64_t strips = least_strips; strips <= most_strips; ++strips) {
+      Cut cut;
+      cut.strip_cols = round_up((cols + strips - 1) / strips, col_unit);
+      cut.strips = (cols + cut.strip_cols - 1) / cut.strip_cols;
+      cut.block_rows = round_up((rows + blocks - 1) / blocks, P::kRows);
+      cut.blocks = (rows + cut.block_rows - 1) / cut.block_rows;
+      const int64_t rounds = (cut.blocks * cut.strips + threads - 1) / threads;
+      // In halves of a task: whoever is disturbed ends half a task later.
+      const int64_t halves = 2 * rounds + (threads > 1);
+      const int64_t cost = halves * cut.strip_cols * (cut.block_rows + P::kPackRows);
+      if (best_cost == 0 || cost < best_cost) best = cut, best_cost = cost;
+    }
+  return best;
 }
 
 // Output rows [row_begin, row_end), all `cols` columns. The first term covers every row.
@@ -118,27 +158,21 @@ template <typename P>
 void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64_t row_begin,
               int64_t row_end, int64_t cols, const Epilogue& epilogue) {
   using Packed = typename P::Packed;
-  // Strips of equal width, and enough tasks for every thread. An element's sum doesn't depend on
-  // where the strips and blocks lie.
-  const int64_t strips = (cols + kColBlock - 1) / kColBlock;
-  const int64_t strip_cols = round_up((cols + strips - 1) / strips, kNf4Block);
   const int64_t origin = row_begin / P::kRows * P::kRows;
-  constexpr int64_t kMostRows = kRowBlock / P::kRows * P::kRows;
-  int64_t blocks = (row_end - origin + kMostRows - 1) / kMostRows;
-  while (blocks * strips < kTasksPerThread * device.pool.size() &&
-         (row_end - origin) / (blocks + 1) >= kLeastRows)
-    ++blocks;
-  const int64_t block = round_up((row_end - origin + blocks - 1) / blocks, P::kRows);
-  device.pool.parallel_for(blocks * strips, [&](int64_t task, int worker) {
+  // NF4 is decoded block by block where its rows are runs of columns.
+  int64_t col_unit = P::kCols;
+  for (int64_t t = 0; t < term_count; ++t)
+    if (terms[t].right.source.element == Element::kNF4) col_unit = larger(col_unit, kNf4Block);
+  const Cut cut = cut_product<P>(row_end - origin, cols, col_unit, device.pool.size());
+  device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;
-    const int64_t first_row = origin + task / strips * block;
-    const int64_t rows = smaller(block, row_end - first_row);
-    const int64_t first_col = task % strips * strip_cols;
-    const int64_t count = smaller(strip_cols, cols - first_col);
-    if (rows <= 0 || count <= 0) return;
+    const int64_t first_row = origin + task / cut.strips * cut.block_rows;
+    const int64_t rows = smaller(cut.block_rows, row_end - first_row);
+    const int64_t first_col = task % cut.strips * cut.strip_cols;
+    const int64_t count = smaller(cut.strip_cols, cols - first_col);
     float* sums = static_cast<float*>(device.thread_scratch(worker));
-    Packed* right = reinterpret_cast<Packed*>(sums + kRowBlock * kColBlock);
+    Packed* right = reinterpret_cast<Packed*>(sums + P::kRowBlock * kColBlock);
     for (int64_t t = 0; t < term_count; ++t) {
       const Term<P>& term = terms[t];
       if (term.row_end <= first_row || term.row_begin >= first_row + rows) continue;
@@ -153,6 +187,13 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
   });
 }
 
-static_assert(kRowBlock * kColBlock * 4 + kColBlock * 1024 + kColBlock * 256 <=
-                  static_cast<int64_t>(kThreadScratchBytes),
-              "raise kThreadScratchBytes");
+template <typename P>
+constexpr bool product_fits_scratch() {
+  return kColBlock * (P::kRowBlock * 4 +
+                      P::kDepthBlock * static_cast<int64_t>(sizeof(typename P::Packed))) <=
+         static_cast<int64_t>(kThreadScratchBytes);
+}
+static_assert(product_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");
+#ifdef LOWRANK_AMX
+static_assert(product_fits_scratch<AmxPolicy>(), "raise kThreadScratchBytes");
+#endif
