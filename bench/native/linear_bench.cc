@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <string>
 #include <vector>
@@ -88,6 +89,12 @@ double now() {
   return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
 }
 
+double thread_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
 double quantile(std::vector<double> samples, double q) {
   std::sort(samples.begin(), samples.end());
   return samples[static_cast<size_t>(q * static_cast<double>(samples.size() - 1))];
@@ -103,15 +110,17 @@ struct Bench {
   void rows(const std::string& size, std::vector<Variant> variants) const {
     std::vector<std::vector<double>> times(variants.size());
     std::vector<double> peaks;
+    // A single thread's own time is steadier.
+    const auto clock = device->info().threads == 1 ? thread_seconds : now;
     for (const Variant& variant : variants) variant.run();
     const double end = now() + 0.4 * static_cast<double>(variants.size());
     do {
       peaks.push_back(bench::product_peak(*device, dtype));
       for (const double part = now() + 0.3; now() < part || times[0].size() < 5;)
         for (size_t i = 0; i < variants.size(); ++i) {
-          const double begin = now();
+          const double begin = clock();
           variants[i].run();
-          times[i].push_back(now() - begin);
+          times[i].push_back(clock() - begin);
         }
     } while (now() < end);
     for (size_t i = 0; i < variants.size(); ++i) {

@@ -119,7 +119,7 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
     for (int64_t k0 = 0; k0 < hidden; k0 += P::kDepthBlock) {
       const int64_t depth = smaller(P::kDepthBlock, hidden - k0);
       P::pack_right({source_of(op.weight), true}, word, count, k0, depth, right);
-      multiply_block(term, right, k0, depth, first_row, rows, count, logits, k0 == 0);
+      multiply_block<P>(term, {right}, k0, depth, first_row, rows, count, logits, k0 == 0);
     }
     for (int64_t i = 0; i < rows; ++i)
       exponentiate(op, chunk + first_row + i, word, count, logits + i * kColBlock, sums[i],
@@ -134,8 +134,9 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
       P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
       for (int64_t c = 0; c < cols; c += P::kCols)
         for (int64_t r = 0; r < rows; r += P::kRows)
-          P::multiply(probabilities + r * padded, padded, right + c * padded, padded, rows - r,
-                      cols - c, gradient + r * cut.padded_hidden + h + c, cut.padded_hidden, false);
+          P::multiply({probabilities + r * padded, padded}, {right + c * padded, P::kCols}, padded,
+                      rows - r, cols - c, gradient + r * cut.padded_hidden + h + c,
+                      cut.padded_hidden, false);
     }
   }
 }

@@ -35,7 +35,13 @@ struct AmxPolicy {
     for (int64_t i = count; i < padded; ++i) to[i] = 0;
   }
 
+  struct Panel {
+    const uint16_t* data;
+    int64_t stride;  // unused: panels are packed
+  };
   static constexpr bool reads_in_place(const Operand&, int64_t) { return false; }
+  static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
+  static constexpr int64_t kShortDepth = kDepthBlock;
 
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
                         uint16_t* to) {
@@ -115,9 +121,8 @@ struct AmxPolicy {
   }
 
   // Rows and columns that aren't needed are computed too: they are zero.
-  static void multiply(const uint16_t* left, int64_t /*left_stride*/, const uint16_t* right,
-                       int64_t depth, int64_t /*rows*/, int64_t /*cols*/, float* c, int64_t stride,
-                       bool begin) {
-    multiply_panels(left, right, depth, c, stride, begin);
+  static void multiply(Panel left, Panel right, int64_t depth, int64_t /*rows*/, int64_t /*cols*/,
+                       float* c, int64_t stride, bool begin) {
+    multiply_panels(left.data, right.data, depth, c, stride, begin);
   }
 };

@@ -18,6 +18,10 @@ struct F32Policy {
   static constexpr int64_t kPackRows = 12;   // packing an element takes the time of so many rows
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
+  struct Panel {
+    const float* data;
+    int64_t stride;  // between rows: of the left panel's m, of the right one's k
+  };
   struct Scope {};  // nothing to set up per task
 
   // A panel's edge costs only the rows and vectors that it needs, in these steps.
@@ -35,6 +39,14 @@ struct F32Policy {
   }
   // Rows that are multiples of this apart share few sets of the first cache.
   static constexpr int64_t kSetBytes = 2048;
+
+  // Whether a right operand needs no packing: few rows read it, and a row of it is a run of
+  // columns. They take it in steps of kShortDepth, which stays in the first cache from one panel to
+  // the next.
+  LOWRANK_INLINE static bool reads_in_place(const Operand& right, int64_t rows, int64_t cols) {
+    return !right.transposed && is_plain(right.source) && rows <= 2 * kRows && cols % kCols == 0;
+  }
+  static constexpr int64_t kShortDepth = 32;
 
   // Rows [first, first + count) of the left operand, count <= kRows, over its whole depth.
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
@@ -136,44 +148,42 @@ struct F32Policy {
 
   // c [rows, cols] = (begin ? 0 : c) + left panel x right panel, for the first `rows` of kRows and
   // `cols` of kCols; more of c may be written, up to the panel's size.
-  static void multiply(const float* left, int64_t left_stride, const float* right, int64_t depth,
-                       int64_t rows, int64_t cols, float* c, int64_t stride, bool begin) {
+  static void multiply(Panel left, Panel right, int64_t depth, int64_t rows, int64_t cols, float* c,
+                       int64_t stride, bool begin) {
     if (cols <= kLanes)
-      multiply_rows<1, kRows>(left, left_stride, right, depth, rows, c, stride, begin);
+      multiply_rows<1, kRows>(left, right, depth, rows, c, stride, begin);
     else
-      multiply_rows<2, kRows>(left, left_stride, right, depth, rows, c, stride, begin);
+      multiply_rows<2, kRows>(left, right, depth, rows, c, stride, begin);
   }
 
   template <int kVectors, int kCount>
-  LOWRANK_INLINE static void multiply_rows(const float* left, int64_t left_stride,
-                                           const float* right, int64_t depth, int64_t rows,
+  LOWRANK_INLINE static void multiply_rows(Panel left, Panel right, int64_t depth, int64_t rows,
                                            float* c, int64_t stride, bool begin) {
     if constexpr (kCount > kRowStep) {
       if (rows <= kCount - kRowStep) {
-        multiply_rows<kVectors, kCount - kRowStep>(left, left_stride, right, depth, rows, c, stride,
-                                                   begin);
+        multiply_rows<kVectors, kCount - kRowStep>(left, right, depth, rows, c, stride, begin);
         return;
       }
     }
-    multiply_panel<kVectors, kCount>(left, left_stride, right, depth, c, stride, begin);
+    multiply_panel<kVectors, kCount>(left, right, depth, c, stride, begin);
   }
 
   template <int kVectors, int kCount>
-  static void multiply_panel(const float* left, int64_t left_stride, const float* right,
-                             int64_t depth, float* c, int64_t stride, bool begin) {
+  static void multiply_panel(Panel left, Panel right, int64_t depth, float* c, int64_t stride,
+                             bool begin) {
     F32 sums[kVectors][kCount];
 #pragma GCC unroll 12
     for (int i = 0; i < kCount; ++i) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[v][i] = F32{};
     }
-    for (int64_t k = 0; k < depth; ++k, right += kCols) {
+    for (int64_t k = 0; k < depth; ++k, right.data += right.stride) {
       F32 b[kVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) b[v] = load(right + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) b[v] = load(right.data + v * kLanes);
 #pragma GCC unroll 12
       for (int i = 0; i < kCount; ++i) {
-        const F32 a = splat(left[i * left_stride + k]);
+        const F32 a = splat(left.data[i * left.stride + k]);
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) sums[v][i] = fma(a, b[v], sums[v][i]);
       }

@@ -99,24 +99,34 @@ void finish(const Epilogue& e, int64_t row, int64_t col, int64_t count, float* s
   }
 }
 
-// Adds one term's share of depth [k0, k0 + depth) to the task's sums.
+// Columns of a right operand over some depth: packed panels, or rows of a plain f32 operand.
 template <typename P>
-void multiply_block(const Term<P>& term, const typename P::Packed* right, int64_t k0, int64_t depth,
+struct RightBlock {
+  const typename P::Packed* data = nullptr;
+  int64_t row_stride = 0;  // of an operand that is read where it stands; 0: packed
+};
+
+// Adds one term's share of depth [k0, k0 + depth), inside one P::kDepthBlock, to the task's sums.
+template <typename P>
+void multiply_block(const Term<P>& term, const RightBlock<P>& right, int64_t k0, int64_t depth,
                     int64_t first_row, int64_t rows, int64_t cols, float* sums, bool begin) {
   const int64_t padded = padded_depth<P>(depth);
   const int64_t panel_size = padded_depth<P>(term.left.depth) * P::kRows;
   const int64_t in_place = term.left.row_stride;
-  const int64_t left_stride = in_place ? in_place : padded;
+  const int64_t block = k0 / P::kDepthBlock * P::kDepthBlock;
+  const int64_t left_stride =
+      in_place ? in_place : padded_depth<P>(smaller(P::kDepthBlock, term.left.depth - block));
   for (int64_t c = 0; c < cols; c += P::kCols) {
-    const typename P::Packed* right_panel = right + c * padded;
+    const typename P::Packed* right_panel = right.data + (right.row_stride ? c : c * padded);
     for (int64_t r = 0; r < rows; r += P::kRows) {
       const int64_t row = first_row + r;
       if (row + P::kRows <= term.row_begin || row >= term.row_end) continue;
       const int64_t panel = row / P::kRows - term.left.first_panel;
-      const int64_t at =
-          in_place ? panel * P::kRows * in_place + k0 : panel * panel_size + k0 * P::kRows;
-      P::multiply(term.left.data + at, left_stride, right_panel, padded, rows - r, cols - c,
-                  sums + r * kColBlock + c, kColBlock, begin);
+      const int64_t at = in_place ? panel * P::kRows * in_place + k0
+                                  : panel * panel_size + block * P::kRows + k0 - block;
+      P::multiply({term.left.data + at, left_stride},
+                  {right_panel, right.row_stride ? right.row_stride : P::kCols}, padded, rows - r,
+                  cols - c, sums + r * kColBlock + c, kColBlock, begin);
     }
   }
 }
@@ -176,10 +186,19 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
     for (int64_t t = 0; t < term_count; ++t) {
       const Term<P>& term = terms[t];
       if (term.row_end <= first_row || term.row_begin >= first_row + rows) continue;
-      for (int64_t k0 = 0; k0 < term.left.depth; k0 += P::kDepthBlock) {
-        const int64_t depth = smaller(P::kDepthBlock, term.left.depth - k0);
-        P::pack_right(term.right, first_col, count, k0, depth, right);
-        multiply_block(term, right, k0, depth, first_row, rows, count, sums, t == 0 && k0 == 0);
+      const bool in_place = P::reads_in_place(term.right, row_end - row_begin, cols);
+      const int64_t step = in_place ? P::kShortDepth : P::kDepthBlock;
+      for (int64_t k0 = 0; k0 < term.left.depth; k0 += step) {
+        const int64_t depth = smaller(step, term.left.depth - k0);
+        RightBlock<P> block{right};
+        if (in_place) {
+          const Source& source = term.right.source;
+          block.row_stride = source.stride;
+          block.data = static_cast<const Packed*>(source.data) + k0 * block.row_stride + first_col;
+        } else {
+          P::pack_right(term.right, first_col, count, k0, depth, right);
+        }
+        multiply_block(term, block, k0, depth, first_row, rows, count, sums, t == 0 && k0 == 0);
       }
     }
     for (int64_t row = larger(row_begin, first_row); row < first_row + rows; ++row)
