@@ -119,7 +119,8 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
     for (int64_t k0 = 0; k0 < hidden; k0 += P::kDepthBlock) {
       const int64_t depth = smaller(P::kDepthBlock, hidden - k0);
       P::pack_right({source_of(op.weight), true}, word, count, k0, depth, right);
-      multiply_block<P>(term, {right}, k0, depth, first_row, rows, count, logits, k0 == 0);
+      multiply_block<P>(term, {right}, k0, depth, first_row, rows, count, logits, kColBlock,
+                        k0 == 0);
     }
     for (int64_t i = 0; i < rows; ++i)
       exponentiate(op, chunk + first_row + i, word, count, logits + i * kColBlock, sums[i],

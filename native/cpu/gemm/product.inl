@@ -4,6 +4,7 @@
 // packed strip by strip, so that a weight is read once per P::kRowBlock rows.
 
 constexpr int64_t kColBlock = kStripCols;  // columns of one task at most
+constexpr int64_t kLongRun = 4096;         // the same where the right operand isn't packed
 constexpr int64_t kLeastRows = 96;         // rows of one task when there are few tasks
 
 template <typename P>
@@ -109,7 +110,8 @@ struct RightBlock {
 // Adds one term's share of depth [k0, k0 + depth), inside one P::kDepthBlock, to the task's sums.
 template <typename P>
 void multiply_block(const Term<P>& term, const RightBlock<P>& right, int64_t k0, int64_t depth,
-                    int64_t first_row, int64_t rows, int64_t cols, float* sums, bool begin) {
+                    int64_t first_row, int64_t rows, int64_t cols, float* sums, int64_t sums_stride,
+                    bool begin) {
   const int64_t padded = padded_depth<P>(depth);
   const int64_t panel_size = padded_depth<P>(term.left.depth) * P::kRows;
   const int64_t in_place = term.left.row_stride;
@@ -126,7 +128,7 @@ void multiply_block(const Term<P>& term, const RightBlock<P>& right, int64_t k0,
                                   : panel * panel_size + block * P::kRows + k0 - block;
       P::multiply({term.left.data + at, left_stride},
                   {right_panel, right.row_stride ? right.row_stride : P::kCols}, padded, rows - r,
-                  cols - c, sums + r * kColBlock + c, kColBlock, begin);
+                  cols - c, sums + r * sums_stride + c, sums_stride, begin);
     }
   }
 }
@@ -139,9 +141,9 @@ struct Cut {
 // The cut that is done first. Every task packs its strip, and the last tasks to run leave threads
 // idle. An element's sum doesn't depend on the cut, which may thus follow from the threads.
 template <typename P>
-Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t threads) {
+Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t most_cols, int64_t threads) {
   constexpr int64_t kMostRows = P::kRowBlock / P::kRows * P::kRows;
-  const int64_t least_strips = larger(1, (cols + kColBlock - 1) / kColBlock);
+  const int64_t least_strips = larger(1, (cols + most_cols - 1) / most_cols);
   const int64_t least_blocks = larger(1, (rows + kMostRows - 1) / kMostRows);
   const int64_t most_strips = smaller(4 * least_strips, (cols + col_unit - 1) / col_unit);
   const int64_t most_blocks = larger(least_blocks, smaller(4 * least_blocks, rows / kLeastRows));
@@ -173,7 +175,12 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
   int64_t col_unit = P::kCols;
   for (int64_t t = 0; t < term_count; ++t)
     if (terms[t].right.source.element == Element::kNF4) col_unit = larger(col_unit, kNf4Block);
-  const Cut cut = cut_product<P>(row_end - origin, cols, col_unit, device.pool.size());
+  // Rows that are read where they stand arrive fastest as long runs.
+  const bool in_place =
+      term_count == 1 && P::reads_in_place(terms[0].right, row_end - row_begin, cols);
+  const Cut cut = cut_product<P>(row_end - origin, cols, col_unit, in_place ? kLongRun : kColBlock,
+                                 device.pool.size());
+  const int64_t sums_stride = in_place ? cut.strip_cols : kColBlock;
   device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;
@@ -186,7 +193,6 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
     for (int64_t t = 0; t < term_count; ++t) {
       const Term<P>& term = terms[t];
       if (term.row_end <= first_row || term.row_begin >= first_row + rows) continue;
-      const bool in_place = P::reads_in_place(term.right, row_end - row_begin, cols);
       const int64_t step = in_place ? P::kShortDepth : P::kDepthBlock;
       for (int64_t k0 = 0; k0 < term.left.depth; k0 += step) {
         const int64_t depth = smaller(step, term.left.depth - k0);
@@ -198,11 +204,12 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
         } else {
           P::pack_right(term.right, first_col, count, k0, depth, right);
         }
-        multiply_block(term, block, k0, depth, first_row, rows, count, sums, t == 0 && k0 == 0);
+        multiply_block(term, block, k0, depth, first_row, rows, count, sums, sums_stride,
+                       t == 0 && k0 == 0);
       }
     }
     for (int64_t row = larger(row_begin, first_row); row < first_row + rows; ++row)
-      finish(epilogue, row, first_col, count, sums + (row - first_row) * kColBlock);
+      finish(epilogue, row, first_col, count, sums + (row - first_row) * sums_stride);
   });
 }
 
@@ -216,3 +223,5 @@ static_assert(product_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");
 #ifdef LOWRANK_AMX
 static_assert(product_fits_scratch<AmxPolicy>(), "raise kThreadScratchBytes");
 #endif
+static_assert(2 * F32Policy::kRows * kLongRun <= kColBlock * F32Policy::kRowBlock,
+              "sums of a long run fit where a block's do");

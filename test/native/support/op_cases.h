@@ -81,6 +81,7 @@ inline std::vector<LinearCase> linear_cases() {
        false,
        true},
       {"long", 300, 48, 31, false, Residual::kNone, false, {{0, 300, 5, 1, 0}}, false, true, true},
+      {"deep", 300, 288, 96, false, Residual::kNone, false, {{0, 300, 16, 1, 0}}, true, true, true},
       {"wide", 6, 515, 300, false, Residual::kNone, true, {{0, 6, 33, 1, 0}}, true},
   };
 }
