@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
-#include "core/error.h"
 #include "core/random.h"
 #include "model/place_weights.h"
 
@@ -12,32 +10,24 @@ namespace lowrank {
 namespace {
 
 // f32 values of a parameter of the base model, on the device.
-Buffer copy_parameter(const std::shared_ptr<ModelImpl>& model, const std::string& name,
-                      int64_t count) {
-  Buffer value(model->device, static_cast<size_t>(count) * sizeof(float));
-  const bool tied_head = name == "lm_head.weight" && model->config.tied_embeddings;
-  if (tied_head) {
-    weight_to_f32(*model->device, model->embedding.view, value.as<float>());
-    return value;
-  }
-  for (const ModelImpl::Named& named : model->parameters()) {
-    if (named.name != name) continue;
-    if (named.matrix) {
-      weight_to_f32(*model->device, named.matrix->view, value.as<float>());
-    } else {
-      const Device& device = *model->device;
-      device.check(
-          device.backend().copy(device.handle(), value.data(), named.vector->get(), value.bytes()),
-          "copy");
-    }
-    return value;
-  }
-  throw Error(ErrorCode::kInternal, "the parameter isn't in the model", name);
+Buffer copy_parameter(ModelImpl& model, const ParameterInfo& parameter) {
+  int64_t count = 1;
+  for (const int64_t extent : parameter.shape) count *= extent;
+  Buffer value(model.device, static_cast<size_t>(count) * sizeof(float));
+  const ModelImpl::Named named = model.find(parameter);
+  const Device& device = *model.device;
+  if (named.matrix)
+    weight_to_f32(device, named.matrix->view, value.as<float>());
+  else
+    device.check(
+        device.backend().copy(device.handle(), value.data(), named.vector->get(), value.bytes()),
+        "copy");
+  return value;
 }
 
 }  // namespace
 
-const LoraModule* AdapterImpl::find(int32_t layer, Linear linear) const {
+const LoraModule* AdapterImpl::find(int32_t layer, size_t linear) const {
   for (const LoraModule& module : modules)
     if (module.layer == layer && module.linear == linear) return &module;
   return nullptr;
@@ -45,7 +35,7 @@ const LoraModule* AdapterImpl::find(int32_t layer, Linear linear) const {
 
 const SavedModule* AdapterImpl::find_saved(const std::string& name) const {
   for (const SavedModule& module : saved)
-    if (module.name == name) return &module;
+    if (module.parameter.name == name) return &module;
   return nullptr;
 }
 
@@ -71,11 +61,8 @@ std::shared_ptr<AdapterImpl> create_adapter(std::shared_ptr<ModelImpl> model,
     module.a.upload(a.data(), a.size() * sizeof(float));
     module.b = Buffer(model->device, static_cast<size_t>(module.out * module.rank) * sizeof(float));
   }
-  for (const ParameterInfo& info : select_saved_modules(model->config, options)) {
-    int64_t count = 1;
-    for (const int64_t extent : info.shape) count *= extent;
-    adapter->saved.push_back({info.name, info.shape, copy_parameter(model, info.name, count)});
-  }
+  for (const ParameterInfo& info : select_saved_modules(model->config, options))
+    adapter->saved.push_back({info, copy_parameter(*model, info)});
   return adapter;
 }
 

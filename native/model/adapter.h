@@ -14,7 +14,7 @@ namespace lowrank {
 struct LoraModule {
   std::string name;  // "model.layers.0.self_attn.q_proj"
   int32_t layer = 0;
-  Linear linear = Linear::kQ;
+  size_t linear = 0;  // its place in BlockParameters
   int64_t in = 0, out = 0;
   int32_t rank = 0;
   float scale = 0;  // alpha / r, or alpha / sqrt(r) with rsLoRA
@@ -23,8 +23,7 @@ struct LoraModule {
 
 // A whole module trained in place of the base's (modules_to_save), f32 master values.
 struct SavedModule {
-  std::string name;  // Hugging Face parameter name, "lm_head.weight"
-  std::vector<int64_t> shape;
+  ParameterInfo parameter;
   Buffer value;
 };
 
@@ -32,11 +31,11 @@ class AdapterImpl {
  public:
   std::shared_ptr<ModelImpl> model;
   LoraOptions options;
-  std::vector<LoraModule> modules;  // by layer, then in Linear order
+  std::vector<LoraModule> modules;  // by layer, then in the order of the linears
   std::vector<SavedModule> saved;
 
   // The module on this linear, or null.
-  const LoraModule* find(int32_t layer, Linear linear) const;
+  const LoraModule* find(int32_t layer, size_t linear) const;
   // The full replacement of this parameter, or null.
   const SavedModule* find_saved(const std::string& name) const;
   int32_t max_rank() const;

@@ -121,15 +121,13 @@ std::vector<LoraModule> modules_in_file(const ModelConfig& model, const Safetens
 void load_saved(AdapterImpl* adapter, const SafetensorsFile& file, std::set<std::string>* used) {
   const ModelConfig& config = adapter->model->config;
   std::vector<ParameterInfo> parameters = model_parameters(config);
-  if (config.tied_embeddings)
-    parameters.push_back({"lm_head.weight", {config.vocabulary, config.hidden}});
+  if (config.tied_embeddings) parameters.push_back(head_parameter(config));
   for (const ParameterInfo& info : parameters) {
     const TensorView* tensor = file.find(kPrefix + info.name);
     if (!tensor) continue;
     used->insert(tensor->name);
     adapter->saved.push_back(
-        {info.name, info.shape,
-         load_tensor(adapter->model->device, *tensor, info.shape, file.path())});
+        {info, load_tensor(adapter->model->device, *tensor, info.shape, file.path())});
   }
 }
 
@@ -205,7 +203,7 @@ void save_adapter(const AdapterImpl& adapter, const std::string& folder,
     writer.declare(kPrefix + module.name + kSuffixB, DType::kF32, {module.out, module.rank});
   }
   for (const SavedModule& module : adapter.saved)
-    writer.declare(kPrefix + module.name, DType::kF32, module.shape);
+    writer.declare(kPrefix + module.parameter.name, DType::kF32, module.parameter.shape);
   const auto append = [&writer](const Buffer& buffer) {
     const HostCopy copy(buffer);
     writer.append(copy.data(), copy.size());

@@ -23,8 +23,20 @@ struct RopeConfig {
   bool truncate = true;
 };
 
+struct BlockKind;  // model/block.h
+
+// What stands around the blocks, by its names in Hugging Face's files.
+struct ModelNames {
+  std::string embedding = "model.embed_tokens.weight";
+  std::string layers = "model.layers.";  // then the layer's number and a dot
+  std::string final_norm = "model.norm.weight";
+  std::string head = "lm_head.weight";
+};
+
 struct ModelConfig {
   std::string family;
+  const BlockKind* block = nullptr;  // the family's
+  ModelNames names;
   std::string json;           // the text it was parsed from; written back on save
   DType dtype = DType::kF32;  // "dtype" or "torch_dtype": the type of the files' tensors
   int64_t vocabulary = 0, hidden = 0, intermediate = 0, layers = 0;
@@ -47,23 +59,5 @@ struct ModelConfig {
 
 // Throws Error{kInvalidFile} or Error{kUnsupported} with the field as the place.
 ModelConfig parse_model_config(const std::string& json_text, const std::string& where);
-
-// The linears of a block, in forward order; also the last part of their Hugging Face names.
-enum class Linear : uint8_t { kQ = 0, kK, kV, kO, kGate, kUp, kDown };
-inline constexpr int kLinearCount = 7;
-struct LinearInfo {
-  Linear linear;
-  const char* path;  // "self_attn.q_proj"
-  int64_t in, out;
-  bool bias;
-};
-std::vector<LinearInfo> block_linears(const ModelConfig& config);
-
-// One named parameter of the model with its Hugging Face name and shape, in a fixed order.
-struct ParameterInfo {
-  std::string name;
-  std::vector<int64_t> shape;
-};
-std::vector<ParameterInfo> model_parameters(const ModelConfig& config);
 
 }  // namespace lowrank

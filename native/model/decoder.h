@@ -2,77 +2,26 @@
 // decoder says how many bytes it needs; it never allocates.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "model/adapter.h"
+#include "model/block.h"
+#include "model/block_pass.h"
 #include "model/weights.h"
 
 namespace lowrank {
 
-// Largest micro-batch a set of buffers is made for.
-struct StepShape {
-  int64_t tokens = 0;
-  int64_t labels = 0;
-  bool training = true;
-  bool head_trained = false;  // the head has a weight gradient
-  int64_t cached = 0;  // longest key-value cache that block_cached() will see; 0 = it isn't called
-};
-
-struct BufferSpec {
-  std::string name;
-  uint64_t bytes = 0;
-};
-
-// Where the buffers stand, in the order of the specs, and how large they are.
-class BufferSet {
- public:
-  void add(void* data, uint64_t bytes) {
-    data_.push_back(data);
-    bytes_.push_back(bytes);
-  }
-  void* operator[](size_t i) const { return data_[i]; }
-  void* const* data() const { return data_.data(); }
-  uint64_t bytes(size_t i) const { return bytes_[i]; }
-
- private:
-  std::vector<void*> data_;
-  std::vector<uint64_t> bytes_;
-};
-
-// One micro-batch as the device sees it (device pointers; offsets on the host and the device are
-// the same on a CPU).
-struct DecoderBatch {
-  const int32_t* ids = nullptr;
-  const int32_t* positions = nullptr;
-  const int32_t* document_offsets = nullptr;
-  int32_t documents = 0;
-  int64_t tokens = 0;
-  uint64_t dropout_seed = 0;  // 0 = dropout off; else unique to step and micro-batch
-};
-
-// Gradient buffers of what is trained; null = frozen. f32, accumulate.
-struct LinearGradients {
-  float* d_weight = nullptr;
-  float* d_bias = nullptr;
-  float* d_a = nullptr;
-  float* d_b = nullptr;
-};
-struct LayerGradients {
-  LinearGradients linear[kLinearCount];
-  float* d_input_norm = nullptr;
-  float* d_post_attention_norm = nullptr;
-  float* d_q_norm = nullptr;
-  float* d_k_norm = nullptr;
-};
 struct ModelGradients {
   std::vector<LayerGradients> layers;
   float* d_embedding = nullptr;
   float* d_head = nullptr;  // equals d_embedding when tied
   float* d_final_norm = nullptr;
 };
+
+// With an empty place for every parameter.
+ModelGradients make_gradients(const ModelConfig& config);
 
 class Decoder {
  public:
@@ -88,7 +37,7 @@ class Decoder {
                                              const std::vector<LoraModule>& modules, DType compute,
                                              const StepShape& shape);
   // Bytes shared by all blocks while one of them runs (forward and backward), and by the head.
-  static std::vector<BufferSpec> scratch_specs(Device& device, const ModelConfig& config,
+  static std::vector<BufferSpec> scratch_specs(const Device& device, const ModelConfig& config,
                                                const ModelOptions& options,
                                                const std::vector<LoraModule>& modules,
                                                const StepShape& shape);
@@ -130,46 +79,12 @@ class Decoder {
   const AdapterImpl* adapter() const { return adapter_.get(); }
 
  private:
-  // A linear as it is used: the base's weight or the adapter's full replacement, and the LoRA on
-  // it.
-  struct LinearUse {
-    Weight weight;
-    const float* bias = nullptr;
-    const LoraModule* lora = nullptr;
-  };
-  struct LayerUse {
-    LinearUse linear[kLinearCount];
-    const float* input_norm = nullptr;
-    const float* post_attention_norm = nullptr;
-    const float* q_norm = nullptr;
-    const float* k_norm = nullptr;
-  };
   Weight resolve(const WeightMatrix& matrix) const;
+  Weight resolve_head() const;
   const float* resolve(const WeightVector& vector) const;
 
   Matrix activation(const void* data, int64_t rows, int64_t cols) const;
-  LoraSegment segment(const LoraModule& lora, int64_t rows, int32_t layer,
-                      uint64_t dropout_seed) const;
-  void linear(int32_t layer, Linear which, const Matrix& x, const Matrix& y, void* xa,
-              const Matrix* residual, uint64_t dropout_seed, const BufferSet& scratch) const;
-  // d_x.data null: not wanted. `x` makes the op's input when a gradient needs it.
-  void linear_backward(int32_t layer, Linear which, const void* x, const Matrix& d_y, Matrix d_x,
-                       bool accumulate_d_x, void* xa, const LinearGradients& gradients,
-                       uint64_t dropout_seed, const BufferSet& scratch) const;
-  void norm(const void* x, void* y, int64_t rows, int64_t cols, const float* weight,
-            float* rstd) const;
-  void norm_backward(const void* x, const void* d_y, void* d_x, int64_t rows, int64_t cols,
-                     const float* weight, float* d_weight, const float* rstd,
-                     bool accumulate) const;
-  void rotate(void* x, int64_t rows, int32_t heads, const int32_t* positions, bool inverse) const;
-  // From raw projections to what attention reads: QK norm and RoPE.
-  void finish_queries_and_keys(int32_t layer, int64_t rows, const int32_t* positions, const void* q,
-                               const void* k, void* q_out, void* k_out, float* rstd_q,
-                               float* rstd_k) const;
-  void mlp(int32_t layer, int64_t rows, const void* x_mid, void* x_out, void* gate, void* up,
-           float* rstd, void* const* xa, uint64_t dropout_seed, const BufferSet& scratch) const;
-  AttentionForward attention(int32_t layer, const DecoderBatch& batch, const void* q, const void* k,
-                             const void* v, void* out, float* lse, const BufferSet& scratch) const;
+  BlockOperands operands(int32_t layer, const DecoderBatch& batch, const BufferSet& scratch) const;
   // Dynamic scaling depends on the longest sequence of the batch.
   void prepare_rope(int64_t longest);
 

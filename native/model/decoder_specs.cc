@@ -2,15 +2,13 @@
 #include <algorithm>
 
 #include "model/decoder.h"
-#include "model/decoder_layout.h"
-#include "ops/attention.h"
 #include "ops/head_loss.h"
 #include "ops/linear.h"
 
 namespace lowrank {
 namespace {
 
-int32_t max_rank(const std::vector<LoraModule>& modules, Linear linear) {
+int32_t max_rank(const std::vector<LoraModule>& modules, size_t linear) {
   int32_t rank = 0;
   for (const LoraModule& module : modules)
     if (module.linear == linear) rank = std::max(rank, module.rank);
@@ -41,17 +39,19 @@ Storage linear_storage(const ModelConfig& config, const ModelOptions& options) {
   return Storage::kF32;
 }
 
-size_t linears_workspace(Device& device, const ModelConfig& config, const ModelOptions& options,
-                         const std::vector<LoraModule>& modules, const StepShape& shape) {
+size_t linears_workspace(const Device& device, const ModelConfig& config,
+                         const ModelOptions& options, const std::vector<LoraModule>& modules,
+                         const StepShape& shape) {
   size_t bytes = 0;
   LinearShape linear;
   linear.tokens = shape.tokens;
   linear.activation = options.compute;
   linear.storage = linear_storage(config, options);
-  for (const LinearInfo& info : block_linears(config)) {
-    linear.in = info.in;
-    linear.out = info.out;
-    linear.max_rank = max_rank(modules, info.linear);
+  const BlockParameters block = block_parameters(config);
+  for (size_t i = 0; i < block.linears().size(); ++i) {
+    linear.in = block.linears()[i].in;
+    linear.out = block.linears()[i].out;
+    linear.max_rank = max_rank(modules, i);
     linear.segment_count = linear.max_rank > 0 ? 1 : 0;
     linear.dropout = linear.max_rank > 0;
     linear.backward = false;
@@ -69,24 +69,7 @@ size_t linears_workspace(Device& device, const ModelConfig& config, const ModelO
   return std::max(bytes, ops::linear_workspace_bytes(device, linear));
 }
 
-size_t attention_workspace(Device& device, const ModelConfig& config, DType compute,
-                           const StepShape& shape) {
-  AttentionShape attention;
-  attention.query_tokens = shape.tokens;
-  attention.key_tokens = std::max(shape.tokens, shape.cached);
-  attention.heads = config.heads;
-  attention.kv_heads = config.kv_heads;
-  attention.head_dim = config.head_dim;
-  attention.activation = compute;
-  size_t bytes = ops::attention_workspace_bytes(device, attention);
-  if (shape.training) {
-    attention.backward = true;
-    bytes = std::max(bytes, ops::attention_workspace_bytes(device, attention));
-  }
-  return bytes;
-}
-
-size_t head_workspace(Device& device, const ModelConfig& config, const ModelOptions& options,
+size_t head_workspace(const Device& device, const ModelConfig& config, const ModelOptions& options,
                       const StepShape& shape) {
   HeadLossShape head;
   head.labelled = shape.labels;
@@ -112,70 +95,36 @@ size_t head_workspace(Device& device, const ModelConfig& config, const ModelOpti
 std::vector<BufferSpec> Decoder::saved_specs(const ModelConfig& config,
                                              const std::vector<LoraModule>& modules, DType compute,
                                              const StepShape& shape) {
-  const auto tokens = static_cast<uint64_t>(shape.tokens);
-  const uint64_t element = dtype_size(compute);
-  const auto heads = static_cast<uint64_t>(config.heads);
-  const auto kv_heads = static_cast<uint64_t>(config.kv_heads);
-  const auto dim = static_cast<uint64_t>(config.head_dim);
-  const uint64_t hidden = tokens * static_cast<uint64_t>(config.hidden) * element;
-  const uint64_t ffn = tokens * static_cast<uint64_t>(config.intermediate) * element;
-  std::vector<BufferSpec> specs = {
-      {"rstd1", tokens * sizeof(float)},
-      {"q", tokens * heads * dim * element},
-      {"k", tokens * kv_heads * dim * element},
-      {"v", tokens * kv_heads * dim * element},
-      {"rstd_q", config.qk_norm ? tokens * heads * sizeof(float) : 0},
-      {"rstd_k", config.qk_norm ? tokens * kv_heads * sizeof(float) : 0},
-      {"attention", tokens * heads * dim * element},
-      {"lse", tokens * heads * sizeof(float)},
-      {"mid", hidden},
-      {"rstd2", tokens * sizeof(float)},
-      {"gate", ffn},
-      {"up", ffn},
-  };
-  for (const LinearInfo& info : block_linears(config))
-    specs.push_back({std::string("xa ") + info.path,
-                     tokens * static_cast<uint64_t>(max_rank(modules, info.linear)) * element});
+  const BlockSizes sizes{config, compute, shape};
+  std::vector<BufferSpec> specs;
+  const BlockParameters block = block_parameters(config);
+  for (size_t i = 0; i < block.linears().size(); ++i)
+    specs.push_back({"xa " + block.linears()[i].path, sizes.activations(max_rank(modules, i))});
+  for (BufferSpec& spec : config.block->saved(sizes)) specs.push_back(std::move(spec));
   return specs;
 }
 
-std::vector<BufferSpec> Decoder::scratch_specs(Device& device, const ModelConfig& config,
+std::vector<BufferSpec> Decoder::scratch_specs(const Device& device, const ModelConfig& config,
                                                const ModelOptions& options,
                                                const std::vector<LoraModule>& modules,
                                                const StepShape& shape) {
-  const auto tokens = static_cast<uint64_t>(shape.tokens);
-  const uint64_t element = dtype_size(options.compute);
-  const uint64_t hidden = tokens * static_cast<uint64_t>(config.hidden) * element;
-  const uint64_t ffn = tokens * static_cast<uint64_t>(config.intermediate) * element;
-  const uint64_t q = tokens * static_cast<uint64_t>(config.heads * config.head_dim) * element;
-  const uint64_t kv = tokens * static_cast<uint64_t>(config.kv_heads * config.head_dim) * element;
-  const bool generating = shape.cached > 0;
+  const BlockSizes sizes{config, options.compute, shape};
+  const uint64_t hidden = sizes.activations(config.hidden);
   const uint64_t workspace = std::max({
       linears_workspace(device, config, options, modules, shape),
-      attention_workspace(device, config, options.compute, shape),
+      config.block->workspace_bytes(device, sizes),
       head_workspace(device, config, options, shape),
   });
-  const auto when = [](bool wanted, uint64_t bytes) { return wanted ? bytes : 0; };
-  const bool training = shape.training;
-  return {
+  // In the order of ScratchBuffer.
+  std::vector<BufferSpec> specs = {
       {"norm", hidden},
-      {"act", ffn},
-      {"q", when(config.qk_norm || generating, q)},
-      {"k", when(config.qk_norm || generating, kv)},
-      {"rstd", tokens * sizeof(float)},
+      {"d_norm", shape.training ? hidden : 0},
+      {"rstd", sizes.floats(1)},
       {"workspace", workspace},
-      {"d_norm", when(training, hidden)},
-      {"d_act", when(training, ffn)},
-      {"d_q", when(training, q)},
-      {"d_k", when(training, kv)},
-      {"d_v", when(training, kv)},
-      {"v", when(generating, kv)},
-      {"attention", when(generating, q)},
-      {"mid", when(generating, hidden)},
-      {"gate", when(generating, ffn)},
-      {"up", when(generating, ffn)},
-      {"xa", when(generating, tokens * static_cast<uint64_t>(max_rank(modules)) * element)},
+      {"xa", shape.cached > 0 ? sizes.activations(max_rank(modules)) : 0},
   };
+  for (BufferSpec& spec : config.block->scratch(sizes)) specs.push_back(std::move(spec));
+  return specs;
 }
 
 }  // namespace lowrank

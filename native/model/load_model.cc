@@ -28,7 +28,9 @@ void check_options(const ModelOptions& options) {
                 "train an adapter over them, or load without quantization");
 }
 
-Placement placement_of(const ModelOptions& options, bool block_linear, Placement otherwise) {
+Placement placement_of(const ModelOptions& options, const ParameterInfo& info,
+                       Placement otherwise) {
+  const bool block_linear = info.place.kind == ParameterPlace::Kind::kLinear;
   if (options.trainable) return Placement::kMaster;
   if (block_linear && options.quantization == Quantization::kNf4) return Placement::kNf4;
   if (block_linear && options.quantization == Quantization::kNf4Double)
@@ -42,7 +44,7 @@ std::shared_ptr<ModelImpl> empty_model(std::shared_ptr<Device> device, ModelConf
   model->device = std::move(device);
   model->config = std::move(config);
   model->options = options;
-  model->layers.resize(static_cast<size_t>(model->config.layers));
+  model->make_layers();
   if (options.quantization == Quantization::kNf4Double)
     model->nested_code = make_nested_code(model->device);
   return model;
@@ -58,8 +60,8 @@ const ShardedTensors::Entry& find_tensor(const ShardedTensors& tensors, const Mo
                                          const std::string& name) {
   if (const ShardedTensors::Entry* entry = tensors.find(name)) return *entry;
   // Of two tied tensors a writer may keep either.
-  if (config.tied_embeddings && name == "model.embed_tokens.weight")
-    if (const ShardedTensors::Entry* entry = tensors.find("lm_head.weight")) return *entry;
+  if (config.tied_embeddings && name == config.names.embedding)
+    if (const ShardedTensors::Entry* entry = tensors.find(config.names.head)) return *entry;
   throw Error(ErrorCode::kInvalidFile, "the tensor " + name + " is missing", tensors.folder(),
               "the weights don't belong to this config.json, or the download is incomplete");
 }
@@ -79,7 +81,7 @@ bool is_ignorable(const ModelConfig& config, const std::string& name) {
   if (name.size() > buffer.size() &&
       name.compare(name.size() - buffer.size(), buffer.size(), buffer) == 0)
     return true;
-  return config.tied_embeddings && name == "lm_head.weight";
+  return config.tied_embeddings && name == config.names.head;
 }
 
 void check_unexpected(const ShardedTensors& tensors, const ModelConfig& config,
@@ -103,14 +105,14 @@ void check_unexpected(const ShardedTensors& tensors, const ModelConfig& config,
 // Of two tied tensors that differ transformers 4 takes the embedding for both and transformers 5
 // each for itself, so there is no telling which model is meant.
 void check_tied(const ShardedTensors& tensors, const ModelConfig& config) {
-  const ShardedTensors::Entry* embedding = tensors.find("model.embed_tokens.weight");
-  const ShardedTensors::Entry* head = tensors.find("lm_head.weight");
+  const ShardedTensors::Entry* embedding = tensors.find(config.names.embedding);
+  const ShardedTensors::Entry* head = tensors.find(config.names.head);
   if (!config.tied_embeddings || !embedding || !head) return;
   const TensorView &a = *embedding->tensor, &b = *head->tensor;
   if (a.dtype == b.dtype && a.bytes == b.bytes && std::memcmp(a.data, b.data, a.bytes) == 0) return;
   throw Error(ErrorCode::kUnsupported,
               "config.json ties it to the embedding (tie_word_embeddings), but the two differ",
-              head->file->path() + ": lm_head.weight",
+              head->file->path() + ": " + head->tensor->name,
               "set tie_word_embeddings to false if the file is right, or remove the tensor");
 }
 
@@ -122,7 +124,8 @@ class Loader {
   }
 
   // Returns how many bytes of the file the parameter took.
-  uint64_t load(const ModelImpl::Named& named, const std::vector<int64_t>& shape) {
+  uint64_t load(const ParameterInfo& info, const ModelImpl::Named& named) {
+    const std::vector<int64_t>& shape = info.shape;
     const ShardedTensors::Entry& entry = find_tensor(tensors_, model_->config, named.name);
     const TensorView& tensor = *entry.tensor;
     used_.insert(tensor.name);
@@ -140,8 +143,7 @@ class Loader {
       place_vector(model_->device, source, named.vector);
       return tensor.bytes;
     }
-    const bool block_linear = named.matrix != &model_->embedding && named.matrix != &model_->head;
-    const Placement placement = placement_of(model_->options, block_linear, Placement::kMap);
+    const Placement placement = placement_of(model_->options, info, Placement::kMap);
     place_matrix(model_->device, source, shape[0], shape[1], placement, model_->nested_code,
                  named.matrix);
     if (named.matrix->view.data != tensor.data) entry.file->drop(tensor);
@@ -195,7 +197,7 @@ std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std:
   for (size_t i = 0; i < infos.size(); ++i) {
     if (abort && abort->load(std::memory_order_relaxed))
       throw Error(ErrorCode::kAborted, "loading was aborted", folder);
-    done += static_cast<int64_t>(loader.load(parameters[i], infos[i].shape));
+    done += static_cast<int64_t>(loader.load(infos[i], parameters[i]));
     if (progress) progress(done, total);
   }
   loader.finish();
@@ -205,9 +207,14 @@ std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std:
 std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device,
                                         const std::string& config_json, const ModelOptions& options,
                                         uint64_t seed) {
+  return create_model(std::move(device), parse_model_config(config_json, "config.json"), options,
+                      seed);
+}
+
+std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device, ModelConfig config,
+                                        const ModelOptions& options, uint64_t seed) {
   check_options(options);
-  auto model =
-      empty_model(std::move(device), parse_model_config(config_json, "config.json"), options);
+  auto model = empty_model(std::move(device), std::move(config), options);
   const std::vector<ParameterInfo> infos = model_parameters(model->config);
   const std::vector<ModelImpl::Named> parameters = model->parameters();
   for (size_t i = 0; i < infos.size(); ++i) {
@@ -227,8 +234,7 @@ std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device,
       values[k] = model->config.initializer_range * random_normal(key, k);
     WeightMatrix* matrix = parameters[i].matrix;
     matrix->name = infos[i].name;
-    const bool block_linear = matrix != &model->embedding && matrix != &model->head;
-    const Placement placement = placement_of(options, block_linear, Placement::kUpload);
+    const Placement placement = placement_of(options, infos[i], Placement::kUpload);
     HostTensor source{values.data(), DType::kF32, count};
     std::vector<uint8_t> rounded;
     if (placement == Placement::kUpload && model->config.dtype != DType::kF32) {

@@ -55,6 +55,8 @@ std::string module_of(const std::string& parameter) {
   return parameter.substr(0, parameter.find_last_of('.'));
 }
 
+std::string last_part(const std::string& name) { return name.substr(name.find_last_of('.') + 1); }
+
 // PEFT: a module of modules_to_save, and everything inside it, gets no adapter.
 bool inside_saved(const std::string& module, const std::vector<std::string>& saved) {
   const std::string dotted = "." + module + ".";
@@ -65,17 +67,14 @@ bool inside_saved(const std::string& module, const std::vector<std::string>& sav
 
 // Modules beside the blocks' linears, which an adapter can't be put on.
 std::vector<std::string> other_modules(const ModelConfig& config) {
-  std::set<std::string> linears;
-  for (int64_t layer = 0; layer < config.layers; ++layer)
-    for (const LinearInfo& info : block_linears(config))
-      linears.insert("model.layers." + std::to_string(layer) + "." + info.path);
+  using Kind = ParameterPlace::Kind;
   std::vector<std::string> names;
   for (const ParameterInfo& info : model_parameters(config)) {
+    if (info.place.kind == Kind::kLinear || info.place.kind == Kind::kBias) continue;
     std::string module = module_of(info.name);
-    if (!linears.count(module) && (names.empty() || names.back() != module))
-      names.push_back(std::move(module));
+    if (names.empty() || names.back() != module) names.push_back(std::move(module));
   }
-  if (config.tied_embeddings) names.push_back("lm_head");
+  if (config.tied_embeddings) names.push_back(module_of(config.names.head));
   return names;
 }
 
@@ -87,10 +86,9 @@ std::vector<std::string> other_modules(const ModelConfig& config) {
 
 std::string linear_names(const ModelConfig& config) {
   std::string names;
-  for (const LinearInfo& info : block_linears(config)) {
-    const std::string path = info.path;
-    names += (names.empty() ? "" : ", ") + path.substr(path.find_last_of('.') + 1);
-  }
+  const BlockParameters block = block_parameters(config);
+  for (const LinearInfo& info : block.linears())
+    names += (names.empty() ? "" : ", ") + last_part(info.path);
   return names;
 }
 
@@ -184,16 +182,17 @@ std::vector<LoraModule> match_lora_modules(const ModelConfig& config, const Lora
   }
 
   std::vector<LoraModule> modules;
-  const std::vector<LinearInfo> linears = block_linears(config);
+  const BlockParameters block = block_parameters(config);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    for (const LinearInfo& info : linears) {
+    for (size_t i = 0; i < block.linears().size(); ++i) {
+      const LinearInfo& info = block.linears()[i];
       LoraModule module;
-      module.name = "model.layers." + std::to_string(layer) + "." + info.path;
+      module.name = layer_prefix(config, layer) + info.path;
       const bool chosen = targets.all() ? !inside_saved(module.name, options.modules_to_save)
                                         : targets.match(module.name);
       if (!chosen) continue;
       module.layer = static_cast<int32_t>(layer);
-      module.linear = info.linear;
+      module.linear = i;
       module.in = info.in;
       module.out = info.out;
       const int rank_key = find_pattern_key(rank_keys, module.name);
@@ -220,8 +219,7 @@ std::vector<LoraModule> match_lora_modules(const ModelConfig& config, const Lora
 std::vector<ParameterInfo> select_saved_modules(const ModelConfig& config,
                                                 const LoraOptions& options) {
   std::vector<ParameterInfo> candidates = model_parameters(config);
-  if (config.tied_embeddings)
-    candidates.push_back({"lm_head.weight", {config.vocabulary, config.hidden}});
+  if (config.tied_embeddings) candidates.push_back(head_parameter(config));
   std::vector<ParameterInfo> chosen;
   std::set<std::string> used;
   for (ParameterInfo& info : candidates) {
@@ -240,7 +238,9 @@ std::vector<ParameterInfo> select_saved_modules(const ModelConfig& config,
   for (const std::string& name : options.modules_to_save)
     if (!used.count(name))
       throw Error(ErrorCode::kInvalidArgument, "no module is called " + name, "modules_to_save",
-                  "for example lm_head, embed_tokens or norm");
+                  "for example " + last_part(module_of(config.names.head)) + ", " +
+                      last_part(module_of(config.names.embedding)) + " or " +
+                      last_part(module_of(config.names.final_norm)));
   return chosen;
 }
 

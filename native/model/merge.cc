@@ -19,9 +19,6 @@
 namespace lowrank {
 namespace {
 
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr const char* kHead = "lm_head.weight";
-
 // What a model folder needs beside its weights and config.json.
 constexpr const char* kCompanions[] = {
     "generation_config.json",  "tokenizer.json",       "tokenizer_config.json",
@@ -52,15 +49,20 @@ class Merger {
   Merger(const ShardedTensors& tensors, const AdapterImpl& adapter) : adapter_(adapter) {
     for (const LoraModule& module : adapter.modules) modules_[module.name + ".weight"] = &module;
     const bool tied = adapter.model->config.tied_embeddings;
+    const std::string& embedding = adapter.model->config.names.embedding;
+    const std::string& head = adapter.model->config.names.head;
     // Once one of the two is trained apart, they differ.
-    untied_ = tied && (adapter.find_saved(kEmbedding) || adapter.find_saved(kHead));
+    untied_ = tied && (adapter.find_saved(embedding) || adapter.find_saved(head));
     for (const ShardedTensors::Entry& entry : tensors.entries()) {
-      if (tied && entry.tensor->name == kHead && tensors.find(kEmbedding)) continue;
+      if (tied && entry.tensor->name == head && tensors.find(embedding)) continue;
       sources_.push_back({entry.tensor->name, &entry});
     }
     if (!untied_) return;
-    const char* shared = tensors.find(kEmbedding) ? kEmbedding : kHead;
-    sources_.push_back({shared == kEmbedding ? kHead : kEmbedding, tensors.find(shared)});
+    const ShardedTensors::Entry* shared = tensors.find(embedding);
+    if (shared)
+      sources_.push_back({head, shared});
+    else
+      sources_.push_back({embedding, tensors.find(head)});
   }
 
   bool untied() const { return untied_; }

@@ -1,38 +1,6 @@
 #include "model/weights.h"
 
-#include <cstring>
-
-#include "core/error.h"
-
 namespace lowrank {
-namespace {
-
-constexpr const char* kLayerPrefix = "model.layers.";
-
-void assign(ModelImpl::Named* named, WeightMatrix* matrix) { named->matrix = matrix; }
-void assign(ModelImpl::Named* named, WeightVector* vector) { named->vector = vector; }
-
-bool ends_with(const std::string& text, const char* suffix) {
-  const size_t length = std::strlen(suffix);
-  return text.size() >= length && text.compare(text.size() - length, length, suffix) == 0;
-}
-
-void find_in_layer(const ModelConfig& config, LayerWeights& layer, const std::string& path,
-                   ModelImpl::Named* named) {
-  if (path == "input_layernorm.weight") return assign(named, &layer.input_norm);
-  if (path == "post_attention_layernorm.weight") return assign(named, &layer.post_attention_norm);
-  if (path == "self_attn.q_norm.weight") return assign(named, &layer.q_norm);
-  if (path == "self_attn.k_norm.weight") return assign(named, &layer.k_norm);
-  for (const LinearInfo& info : block_linears(config)) {
-    const std::string prefix = std::string(info.path) + ".";
-    if (path.compare(0, prefix.size(), prefix) != 0) continue;
-    const auto slot = static_cast<size_t>(info.linear);
-    if (ends_with(path, ".weight")) return assign(named, &layer.linear[slot]);
-    if (ends_with(path, ".bias")) return assign(named, &layer.bias[slot]);
-  }
-}
-
-}  // namespace
 
 uint64_t WeightMatrix::bytes() const {
   const auto count = static_cast<uint64_t>(view.rows) * static_cast<uint64_t>(view.cols);
@@ -62,35 +30,52 @@ uint64_t ModelImpl::weight_bytes() const {
   for (const LayerWeights& layer : layers) {
     for (const WeightMatrix& matrix : layer.linear) bytes += matrix.bytes();
     for (const WeightVector& bias : layer.bias) add(bias);
-    add(layer.input_norm);
-    add(layer.post_attention_norm);
-    add(layer.q_norm);
-    add(layer.k_norm);
+    for (const WeightVector& vector : layer.vector) add(vector);
   }
   return bytes;
 }
 
+void ModelImpl::make_layers() {
+  const BlockParameters block = block_parameters(config);
+  layers.resize(static_cast<size_t>(config.layers));
+  for (LayerWeights& layer : layers) {
+    layer.linear.resize(block.linears().size());
+    layer.bias.resize(block.linears().size());
+    layer.vector.resize(block.vectors().size());
+  }
+}
+
+ModelImpl::Named ModelImpl::find(const ParameterInfo& parameter) {
+  const ParameterPlace& place = parameter.place;
+  const auto layer = static_cast<size_t>(place.layer);
+  Named named;
+  named.name = parameter.name;
+  switch (place.kind) {
+    case ParameterPlace::Kind::kEmbedding:
+      named.matrix = &embedding;
+      break;
+    case ParameterPlace::Kind::kLinear:
+      named.matrix = &layers[layer].linear[place.index];
+      break;
+    case ParameterPlace::Kind::kBias:
+      named.vector = &layers[layer].bias[place.index];
+      break;
+    case ParameterPlace::Kind::kVector:
+      named.vector = &layers[layer].vector[place.index];
+      break;
+    case ParameterPlace::Kind::kFinalNorm:
+      named.vector = &final_norm;
+      break;
+    case ParameterPlace::Kind::kHead:
+      named.matrix = config.tied_embeddings ? &embedding : &head;
+      break;
+  }
+  return named;
+}
+
 std::vector<ModelImpl::Named> ModelImpl::parameters() {
   std::vector<Named> all;
-  const size_t prefix = std::strlen(kLayerPrefix);
-  for (const ParameterInfo& info : model_parameters(config)) {
-    Named named;
-    named.name = info.name;
-    if (info.name == "model.embed_tokens.weight") {
-      named.matrix = &embedding;
-    } else if (info.name == "lm_head.weight") {
-      named.matrix = &head;
-    } else if (info.name == "model.norm.weight") {
-      named.vector = &final_norm;
-    } else if (info.name.compare(0, prefix, kLayerPrefix) == 0) {
-      const size_t dot = info.name.find('.', prefix);
-      const auto layer = static_cast<size_t>(std::stoul(info.name.substr(prefix, dot - prefix)));
-      find_in_layer(config, layers.at(layer), info.name.substr(dot + 1), &named);
-    }
-    if (!named.matrix && !named.vector)
-      throw Error(ErrorCode::kInternal, "this parameter has no place in the model", info.name);
-    all.push_back(std::move(named));
-  }
+  for (const ParameterInfo& parameter : model_parameters(config)) all.push_back(find(parameter));
   return all;
 }
 

@@ -9,7 +9,7 @@
 
 #include "backend/device.h"
 #include "engine_types.h"
-#include "model/config.h"
+#include "model/parameters.h"
 
 namespace lowrank {
 
@@ -33,11 +33,11 @@ struct WeightVector {
   float* mutable_get() { return data.as<float>(); }
 };
 
+// By the places of BlockParameters.
 struct LayerWeights {
-  WeightMatrix linear[kLinearCount];
-  WeightVector bias[kLinearCount];  // count 0 = none
-  WeightVector input_norm, post_attention_norm;
-  WeightVector q_norm, k_norm;  // count 0 = none
+  std::vector<WeightMatrix> linear;
+  std::vector<WeightVector> bias;    // one per linear; count 0 = none
+  std::vector<WeightVector> vector;  // count 0 = none
 };
 
 class ModelImpl {
@@ -46,8 +46,8 @@ class ModelImpl {
   ModelConfig config;
   ModelOptions options;
   std::string folder;
-  WeightMatrix embedding;  // model.embed_tokens.weight
-  WeightMatrix head;       // lm_head.weight; rows 0 when tied
+  WeightMatrix embedding;
+  WeightMatrix head;  // rows 0 when tied
   WeightVector final_norm;
   std::vector<LayerWeights> layers;
   std::vector<std::shared_ptr<void>> mappings;  // keep mapped files alive
@@ -56,12 +56,18 @@ class ModelImpl {
   const WeightMatrix& head_matrix() const { return config.tied_embeddings ? embedding : head; }
   uint64_t weight_bytes() const;
 
-  // Every parameter in the order of model_parameters(): exactly one of matrix, vector is set.
+  // Empty places for the weights of every layer.
+  void make_layers();
+
+  // Exactly one of matrix, vector is set.
   struct Named {
     std::string name;
     WeightMatrix* matrix = nullptr;
     WeightVector* vector = nullptr;
   };
+  // A tied head is the embedding.
+  Named find(const ParameterInfo& parameter);
+  // Every parameter in the order of model_parameters().
   std::vector<Named> parameters();
 };
 
@@ -72,6 +78,8 @@ std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std:
 std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device,
                                         const std::string& config_json, const ModelOptions& options,
                                         uint64_t seed);
+std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device, ModelConfig config,
+                                        const ModelOptions& options, uint64_t seed);
 void save_model(const ModelImpl& model, const std::string& folder, DType dtype);
 
 }  // namespace lowrank

@@ -178,15 +178,6 @@ uint64_t storage_bytes(Storage storage, uint64_t rows, uint64_t cols, bool neste
   return (count + 1) / 2 + blocks + (blocks + kNf4NestedBlock - 1) / kNf4NestedBlock * 4;
 }
 
-bool is_block_linear(const ModelConfig& config, const std::string& name) {
-  for (const LinearInfo& linear : block_linears(config)) {
-    const std::string end = std::string(".") + linear.path + ".weight";
-    if (name.size() > end.size() && name.compare(name.size() - end.size(), end.size(), end) == 0)
-      return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 size_t StepPlan::saved_set(int32_t layer) const {
@@ -207,12 +198,12 @@ StepPlan make_plan(const PlanRequest& request) {
   plan.shape.labels = session.max_labels ? session.max_labels : session.max_tokens;
   for (const TrainedTensor& tensor : *request.tensors)
     plan.shape.head_trained |=
-        tensor.parameter == "lm_head.weight" ||
-        (config.tied_embeddings && tensor.parameter == "model.embed_tokens.weight");
+        tensor.place.kind == ParameterPlace::Kind::kHead ||
+        (config.tied_embeddings && tensor.place.kind == ParameterPlace::Kind::kEmbedding);
   const int64_t limit =
       request.model.max_length > 0 ? request.model.max_length : config.max_positions;
   plan.max_positions = std::min(session.max_tokens, limit);
-  plan.lowest_layer = lowest_trained_layer(config, *request.modules, *request.tensors);
+  plan.lowest_layer = lowest_trained_layer(config, *request.tensors);
   plan.report.layers = static_cast<int32_t>(config.layers);
   plan.report.checkpointing = checkpointing_name(session.checkpointing);
 
@@ -269,7 +260,7 @@ uint64_t predict_weight_bytes(const ModelConfig& config, const ModelOptions& opt
       continue;
     }
     Storage storage = options.trainable ? Storage::kF32 : storage_of(config.dtype);
-    if (is_block_linear(config, parameter.name)) {
+    if (parameter.place.kind == ParameterPlace::Kind::kLinear) {
       if (options.quantization == Quantization::kInt8) storage = Storage::kInt8;
       if (options.quantization == Quantization::kNf4 || nested) storage = Storage::kNF4;
     }

@@ -15,7 +15,7 @@ const std::vector<LoraModule>& modules_of(const AdapterImpl* adapter) {
 std::vector<ParameterInfo> saved_of(const AdapterImpl* adapter) {
   std::vector<ParameterInfo> saved;
   if (adapter)
-    for (const SavedModule& module : adapter->saved) saved.push_back({module.name, module.shape});
+    for (const SavedModule& module : adapter->saved) saved.push_back(module.parameter);
   return saved;
 }
 
@@ -67,7 +67,7 @@ SessionImpl::SessionImpl(std::shared_ptr<ModelImpl> model, std::shared_ptr<Adapt
   state_ =
       std::make_unique<TrainedState>(device, plan_, arena_.as<char>(), tensors_,
                                      trained_values(*model_, adapter_.get(), tensors_), options);
-  bind_gradients(modules);
+  bind_gradients();
   scratch_ = resolve(arena_.as<char>(), plan_.scratch);
   for (const std::vector<Placed>& set : plan_.saved)
     saved_.push_back(resolve(arena_.as<char>(), set));
@@ -84,10 +84,10 @@ SessionImpl::SessionImpl(std::shared_ptr<ModelImpl> model, std::shared_ptr<Adapt
   correct_ = {device, at(transfer.correct), labels};
 }
 
-void SessionImpl::bind_gradients(const std::vector<LoraModule>& modules) {
-  gradients_.layers.resize(model_->layers.size());
+void SessionImpl::bind_gradients() {
+  gradients_ = make_gradients(model_->config);
   for (size_t i = 0; i < tensors_.size(); ++i)
-    gradient_slot(model_->config, modules, tensors_[i], gradients_) = state_->gradient(i);
+    gradient_slot(tensors_[i], gradients_) = state_->gradient(i);
   // A tied head is the embedding, unless an adapter trains a copy of one of them.
   if (!adapter_ && model_->config.tied_embeddings) gradients_.d_head = gradients_.d_embedding;
 }

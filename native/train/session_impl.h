@@ -41,7 +41,7 @@ class SessionImpl {
  private:
   void* at(uint64_t offset) const { return arena_.as<char>() + offset; }
   BatchLimits limits() const;
-  void bind_gradients(const std::vector<LoraModule>& modules);
+  void bind_gradients();
 
   // Sums the gradients of all micro-batches; result.aborted when `abort` came in between.
   StepResult accumulate(const std::vector<MicroBatch>& batches, int64_t step,

@@ -1,7 +1,6 @@
 #include "train/trained_tensors.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "core/error.h"
 
@@ -9,7 +8,6 @@ namespace lowrank {
 namespace {
 
 constexpr const char* kPeftPrefix = "base_model.model.";
-constexpr const char* kLayerPrefix = "model.layers.";
 
 int64_t element_count(const std::vector<int64_t>& shape) {
   int64_t count = 1;
@@ -18,54 +16,16 @@ int64_t element_count(const std::vector<int64_t>& shape) {
 }
 
 TrainedTensor make_tensor(TrainedTensor::Kind kind, size_t index, std::string name,
-                          std::string parameter, std::vector<int64_t> shape) {
+                          const ParameterPlace& place, std::vector<int64_t> shape) {
   TrainedTensor tensor;
   tensor.kind = kind;
   tensor.index = index;
   tensor.name = std::move(name);
-  tensor.parameter = std::move(parameter);
+  tensor.place = place;
   tensor.count = element_count(shape);
   tensor.decay = shape.size() > 1;
   tensor.shape = std::move(shape);
   return tensor;
-}
-
-// Splits "model.layers.<n>.<rest>"; false for a parameter outside the blocks.
-bool split_layer(const std::string& name, int32_t* layer, std::string* rest) {
-  const size_t prefix = std::strlen(kLayerPrefix);
-  if (name.compare(0, prefix, kLayerPrefix) != 0) return false;
-  const size_t dot = name.find('.', prefix);
-  if (dot == std::string::npos) return false;
-  *layer = std::stoi(name.substr(prefix, dot - prefix));
-  *rest = name.substr(dot + 1);
-  return true;
-}
-
-[[noreturn]] void unknown_parameter(const std::string& name) {
-  throw Error(ErrorCode::kUnsupported, "this parameter can't be trained", name);
-}
-
-float*& parameter_slot(const ModelConfig& config, const std::string& name,
-                       ModelGradients& gradients) {
-  int32_t layer = 0;
-  std::string path;
-  if (!split_layer(name, &layer, &path)) {
-    if (name == "model.embed_tokens.weight") return gradients.d_embedding;
-    if (name == "lm_head.weight") return gradients.d_head;
-    if (name == "model.norm.weight") return gradients.d_final_norm;
-    unknown_parameter(name);
-  }
-  LayerGradients& block = gradients.layers.at(static_cast<size_t>(layer));
-  if (path == "input_layernorm.weight") return block.d_input_norm;
-  if (path == "post_attention_layernorm.weight") return block.d_post_attention_norm;
-  if (path == "self_attn.q_norm.weight") return block.d_q_norm;
-  if (path == "self_attn.k_norm.weight") return block.d_k_norm;
-  for (const LinearInfo& info : block_linears(config)) {
-    LinearGradients& linear = block.linear[static_cast<size_t>(info.linear)];
-    if (path == std::string(info.path) + ".weight") return linear.d_weight;
-    if (path == std::string(info.path) + ".bias") return linear.d_bias;
-  }
-  unknown_parameter(name);
 }
 
 }  // namespace
@@ -78,44 +38,46 @@ std::vector<TrainedTensor> trained_tensors(const ModelConfig& config,
   if (full) {
     const std::vector<ParameterInfo> parameters = model_parameters(config);
     for (size_t i = 0; i < parameters.size(); ++i)
-      tensors.push_back(make_tensor(Kind::kParameter, i, parameters[i].name, parameters[i].name,
+      tensors.push_back(make_tensor(Kind::kParameter, i, parameters[i].name, parameters[i].place,
                                     parameters[i].shape));
     return tensors;
   }
   for (size_t i = 0; i < modules.size(); ++i) {
     const LoraModule& module = modules[i];
     const std::string base = kPeftPrefix + module.name;
+    const ParameterPlace place{ParameterPlace::Kind::kLinear, module.layer, module.linear};
     tensors.push_back(
-        make_tensor(Kind::kLoraA, i, base + ".lora_A.weight", {}, {module.rank, module.in}));
+        make_tensor(Kind::kLoraA, i, base + ".lora_A.weight", place, {module.rank, module.in}));
     tensors.push_back(
-        make_tensor(Kind::kLoraB, i, base + ".lora_B.weight", {}, {module.out, module.rank}));
+        make_tensor(Kind::kLoraB, i, base + ".lora_B.weight", place, {module.out, module.rank}));
   }
   for (size_t i = 0; i < saved.size(); ++i)
     tensors.push_back(
-        make_tensor(Kind::kSaved, i, kPeftPrefix + saved[i].name, saved[i].name, saved[i].shape));
+        make_tensor(Kind::kSaved, i, kPeftPrefix + saved[i].name, saved[i].place, saved[i].shape));
   return tensors;
 }
 
-int32_t lowest_trained_layer(const ModelConfig& config, const std::vector<LoraModule>& modules,
-                             const std::vector<TrainedTensor>& tensors) {
+int32_t lowest_trained_layer(const ModelConfig& config, const std::vector<TrainedTensor>& tensors) {
   int32_t lowest = static_cast<int32_t>(config.layers);
-  for (const LoraModule& module : modules) lowest = std::min(lowest, module.layer);
   for (const TrainedTensor& tensor : tensors) {
-    int32_t layer = 0;
-    std::string path;
-    if (tensor.parameter == "model.embed_tokens.weight") lowest = 0;
-    if (split_layer(tensor.parameter, &layer, &path)) lowest = std::min(lowest, layer);
+    if (tensor.place.kind == ParameterPlace::Kind::kEmbedding) return 0;
+    if (tensor.place.layer >= 0) lowest = std::min(lowest, tensor.place.layer);
   }
   return lowest;
 }
 
-float*& gradient_slot(const ModelConfig& config, const std::vector<LoraModule>& modules,
-                      const TrainedTensor& tensor, ModelGradients& gradients) {
-  if (!tensor.parameter.empty()) return parameter_slot(config, tensor.parameter, gradients);
-  const LoraModule& module = modules[tensor.index];
-  LinearGradients& linear = gradients.layers.at(static_cast<size_t>(module.layer))
-                                .linear[static_cast<size_t>(module.linear)];
-  return tensor.kind == TrainedTensor::Kind::kLoraA ? linear.d_a : linear.d_b;
+float*& gradient_slot(const TrainedTensor& tensor, ModelGradients& gradients) {
+  const ParameterPlace& place = tensor.place;
+  using Place = ParameterPlace::Kind;
+  if (place.kind == Place::kEmbedding) return gradients.d_embedding;
+  if (place.kind == Place::kHead) return gradients.d_head;
+  if (place.kind == Place::kFinalNorm) return gradients.d_final_norm;
+  LayerGradients& layer = gradients.layers.at(static_cast<size_t>(place.layer));
+  if (place.kind == Place::kVector) return layer.vector.at(place.index);
+  LinearGradients& linear = layer.linear.at(place.index);
+  if (tensor.kind == TrainedTensor::Kind::kLoraA) return linear.d_a;
+  if (tensor.kind == TrainedTensor::Kind::kLoraB) return linear.d_b;
+  return place.kind == Place::kBias ? linear.d_bias : linear.d_weight;
 }
 
 std::vector<float*> trained_values(ModelImpl& model, AdapterImpl* adapter,
@@ -130,7 +92,7 @@ std::vector<float*> trained_values(ModelImpl& model, AdapterImpl* adapter,
     if (tensor.kind == Kind::kSaved) data = adapter->saved[tensor.index].value.as<float>();
     if (tensor.kind == Kind::kParameter) {
       const ModelImpl::Named& named = parameters.at(tensor.index);
-      if (named.name != tensor.parameter)
+      if (named.name != tensor.name)
         throw Error(ErrorCode::kInternal, "the model's parameters are in another order",
                     named.name);
       if (named.vector) data = named.vector->mutable_get();

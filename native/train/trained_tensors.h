@@ -14,8 +14,8 @@ namespace lowrank {
 
 struct TrainedTensor {
   enum class Kind : uint8_t { kLoraA, kLoraB, kSaved, kParameter };
-  std::string name;       // in the file that a user sees
-  std::string parameter;  // Hugging Face parameter name; empty for LoRA
+  std::string name;      // in the file that a user sees
+  ParameterPlace place;  // of the parameter; for LoRA of the linear that it is on
   std::vector<int64_t> shape;
   int64_t count = 0;
   Kind kind = Kind::kParameter;
@@ -30,12 +30,10 @@ std::vector<TrainedTensor> trained_tensors(const ModelConfig& config,
 
 // The lowest layer that needs a backward pass; config.layers when only the final norm or the head
 // is trained, 0 with a trained embedding.
-int32_t lowest_trained_layer(const ModelConfig& config, const std::vector<LoraModule>& modules,
-                             const std::vector<TrainedTensor>& tensors);
+int32_t lowest_trained_layer(const ModelConfig& config, const std::vector<TrainedTensor>& tensors);
 
-// Where `tensor`'s gradient goes; `gradients.layers` must have one entry per layer.
-float*& gradient_slot(const ModelConfig& config, const std::vector<LoraModule>& modules,
-                      const TrainedTensor& tensor, ModelGradients& gradients);
+// Where `tensor`'s gradient goes, in what make_gradients() made.
+float*& gradient_slot(const TrainedTensor& tensor, ModelGradients& gradients);
 
 // The f32 values that are trained, in the order of `tensors`. `adapter` is null in full
 // fine-tuning. Throws Error{kInvalidArgument} for a weight that has no f32 copy on the device.

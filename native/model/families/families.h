@@ -1,6 +1,7 @@
-// One file per architecture family says which fields of config.json it reads, with its defaults,
-// and which it refuses. A new family of the same block is a new file here and a line in
-// families.cc; fields that nobody reads are refused by ConfigReader::finish().
+// One file per architecture family says which block its layers are, which fields of config.json it
+// reads, with its defaults, and which it refuses. A new family is a new file here and a line in
+// families.cc; a new block is a file in blocks/. Fields that nobody reads are refused by
+// ConfigReader::finish().
 #pragma once
 
 #include <string>
@@ -13,6 +14,7 @@ namespace lowrank {
 
 struct Family {
   const char* model_type;
+  const BlockKind* block;
   void (*read)(ConfigReader& reader, ModelConfig* config);
 };
 

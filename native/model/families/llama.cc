@@ -1,4 +1,5 @@
 // Llama, and SmolLM2, which says it is one.
+#include "model/blocks/blocks.h"
 #include "model/config_fields.h"
 #include "model/families/families.h"
 
@@ -16,6 +17,6 @@ void read(ConfigReader& reader, ModelConfig* config) {
 
 }  // namespace
 
-const Family kLlama = {"llama", read};
+const Family kLlama = {"llama", &kLlamaBlock, read};
 
 }  // namespace lowrank

@@ -1,4 +1,5 @@
 // Mistral: sliding_window (null = off) holds for every layer.
+#include "model/blocks/blocks.h"
 #include "model/config_fields.h"
 #include "model/families/families.h"
 
@@ -17,6 +18,6 @@ void read(ConfigReader& reader, ModelConfig* config) {
 
 }  // namespace
 
-const Family kMistral = {"mistral", read};
+const Family kMistral = {"mistral", &kLlamaBlock, read};
 
 }  // namespace lowrank

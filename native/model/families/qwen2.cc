@@ -1,5 +1,6 @@
 // Qwen2 and Qwen2.5: biases on q, k and v alone; layers from max_window_layers on may have a
 // sliding window.
+#include "model/blocks/blocks.h"
 #include "model/config_fields.h"
 #include "model/families/families.h"
 
@@ -17,6 +18,6 @@ void read(ConfigReader& reader, ModelConfig* config) {
 
 }  // namespace
 
-const Family kQwen2 = {"qwen2", read};
+const Family kQwen2 = {"qwen2", &kLlamaBlock, read};
 
 }  // namespace lowrank

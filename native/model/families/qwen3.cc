@@ -1,4 +1,5 @@
 // Qwen3: a norm on each head's q and k, and a head_dim of its own; windows as in Qwen2.
+#include "model/blocks/blocks.h"
 #include "model/config_fields.h"
 #include "model/families/families.h"
 
@@ -18,6 +19,6 @@ void read(ConfigReader& reader, ModelConfig* config) {
 
 }  // namespace
 
-const Family kQwen3 = {"qwen3", read};
+const Family kQwen3 = {"qwen3", &kLlamaBlock, read};
 
 }  // namespace lowrank

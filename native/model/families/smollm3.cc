@@ -1,4 +1,5 @@
 // SmolLM3: some layers have no rotary embedding, and those alone may have a sliding window.
+#include "model/blocks/blocks.h"
 #include "model/config_fields.h"
 #include "model/families/families.h"
 
@@ -39,6 +40,6 @@ void read(ConfigReader& reader, ModelConfig* config) {
 
 }  // namespace
 
-const Family kSmolLm3 = {"smollm3", read};
+const Family kSmolLm3 = {"smollm3", &kLlamaBlock, read};
 
 }  // namespace lowrank

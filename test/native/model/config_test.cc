@@ -1,5 +1,5 @@
 // config.json: what is read, what defaults to what, and what is refused by name.
-#include "model/config.h"
+#include "model/parameters.h"
 
 #include <algorithm>
 

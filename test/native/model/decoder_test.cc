@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/error.h"
-#include "model/decoder_layout.h"
 #include "support/test.h"
 #include "train/tiny_model.h"
 
@@ -48,10 +47,11 @@ TEST(a_workspace_that_is_too_small_is_refused) {
   const auto bytes = static_cast<size_t>(kTokens * model->config.hidden) * sizeof(float);
   Buffer x(device, bytes), d_x(device, bytes);
   Decoder decoder(model, nullptr, kTokens);
+  const LayerGradients gradients = make_gradients(model->config).layers[0];
   decoder.embed(batch, x.data());
   decoder.block_forward(0, batch, x.data(), x.data(), saved, whole);
-  decoder.block_backward(0, batch, x.data(), d_x.data(), saved, whole, {}, true);
-  CHECK_ERROR(decoder.block_backward(0, batch, x.data(), d_x.data(), saved, none, {}, true),
+  decoder.block_backward(0, batch, x.data(), d_x.data(), saved, whole, gradients, true);
+  CHECK_ERROR(decoder.block_backward(0, batch, x.data(), d_x.data(), saved, none, gradients, true),
               ErrorCode::kInvalidArgument, "workspace has 0 bytes");
 }
 
