@@ -102,7 +102,8 @@ AdapterInfo Adapter::info() const {
     info.modules.push_back(module.name);
     info.parameters += module.rank * (module.in + module.out);
   }
-  for (const SavedModule& module : impl_->saved) info.parameters += element_count(module.parameter.shape);
+  for (const SavedModule& module : impl_->saved)
+    info.parameters += element_count(module.parameter.shape);
   return info;
 }
 

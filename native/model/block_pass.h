@@ -107,9 +107,7 @@ class BlockPass {
   void* d_normed() const { return (*in_.scratch)[kScratchDNorm]; }
 
   // [T, cols]; ops write only what their contract says.
-  Matrix activation(const void* data, int64_t cols) const {
-    return {const_cast<void*>(data), in_.model->options.compute, tokens(), cols, cols};
-  }
+  Matrix activation(const void* data, int64_t cols) const { return matrix(data, tokens(), cols); }
 
   // y = linear(x) with its bias and LoRA, plus the residual.
   void linear(size_t linear, const void* x, void* y, const void* residual = nullptr) const;

@@ -42,9 +42,13 @@ class BlockParameters {
     vectors_.push_back({std::move(path), count});
   }
 
-  const std::vector<LinearInfo>& linears() const { return linears_; }
-  const std::vector<VectorInfo>& vectors() const { return vectors_; }
-  const std::vector<Entry>& order() const { return order_; }
+  // Not of a temporary: the lists would be gone.
+  const std::vector<LinearInfo>& linears() const& { return linears_; }
+  const std::vector<VectorInfo>& vectors() const& { return vectors_; }
+  const std::vector<Entry>& order() const& { return order_; }
+  const std::vector<LinearInfo>& linears() && = delete;
+  const std::vector<VectorInfo>& vectors() && = delete;
+  const std::vector<Entry>& order() && = delete;
 
  private:
   std::vector<LinearInfo> linears_;
