@@ -6,6 +6,7 @@
 //   --sanitizers                          also the native tests under ASan and UBSan, and under TSan
 //   --fuzz SECONDS                        also each fuzzer for so long (needs clang++)
 //   --arm64                               also the native tests for arm64, under qemu
+//   --cuda                                also the CUDA plug-in, compiled and loaded (needs nvcc)
 //   --node PATH                           also run the Node tests with another Node
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
@@ -39,6 +40,7 @@ const optionalParts = {
   asan: () => variantTests('asan'),
   tsan: () => variantTests('tsan'),
   arm64: () => variantTests('arm64'),
+  cuda: () => cudaPlugin(),
   fuzz: (seconds = '5') => counted(tryRun('bash', ['scripts/fuzz.sh', seconds], { capture: true })),
 };
 
@@ -92,6 +94,11 @@ function counted(result, { quiet = false } = {}) {
 function variantTests(name) {
   const { folder, tests, env } = buildVariant(name);
   return nativeTests(folder, { only: tests, env });
+}
+
+function cudaPlugin() {
+  const results = [variantTests('cuda'), script('scripts/check_cuda_libraries.mjs')];
+  return sum(results);
 }
 
 // `only`: names of tests; none means all.
@@ -162,6 +169,7 @@ await main(() => {
       clang: { type: 'boolean' },
       sanitizers: { type: 'boolean' },
       arm64: { type: 'boolean' },
+      cuda: { type: 'boolean' },
       fuzz: { type: 'string' },
       node: { type: 'string', multiple: true },
     },
@@ -174,6 +182,7 @@ await main(() => {
   if (values.sanitizers) wanted.add('asan').add('tsan');
   if (values.fuzz !== undefined) wanted.add('fuzz');
   if (values.arm64) wanted.add('arm64');
+  if (values.cuda) wanted.add('cuda');
   const chosen = Object.entries(all).filter(([name]) => wanted.has(name));
   if (values.fuzz !== undefined)
     chosen.find(([name]) => name === 'fuzz')[1] = () => optionalParts.fuzz(values.fuzz);

@@ -34,6 +34,12 @@ const variants = {
     ],
     env: { TSAN_OPTIONS: 'halt_on_error=1:second_deadlock_stack=1' },
   },
+  // The plug-in for one architecture, and the test that loads it.
+  cuda: {
+    commands: ['nvcc'],
+    options: ['LOWRANK_CUDA=ON'],
+    tests: ['cuda_plugin_test'],
+  },
   // Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user-static
   arm64: {
     commands: ['aarch64-linux-gnu-g++', 'qemu-aarch64-static'],

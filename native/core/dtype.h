@@ -1,4 +1,5 @@
-// Element types, and the scalar conversions that every backend must agree on.
+// Element types, and the scalar conversions that every backend must agree on. constexpr, so that
+// device code can call them too.
 #pragma once
 
 #include <bit>
@@ -54,10 +55,12 @@ struct F16 {
   uint16_t bits;
 };
 
-inline float to_float(float x) { return x; }
-inline float to_float(BF16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+constexpr float to_float(float x) { return x; }
+constexpr float to_float(BF16 x) {
+  return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);
+}
 
-inline float to_float(F16 x) {
+constexpr float to_float(F16 x) {
   const uint32_t sign = (x.bits & 0x8000u) << 16;
   const uint32_t exponent = (x.bits >> 10) & 0x1fu;
   const uint32_t mantissa = x.bits & 0x3ffu;
@@ -70,14 +73,14 @@ inline float to_float(F16 x) {
 }
 
 // Round to nearest, ties to even; NaN stays NaN.
-inline BF16 to_bf16(float x) {
+constexpr BF16 to_bf16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>((bits >> 16) | 0x40u)};
   return {static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
 // Round to nearest, ties to even; overflow becomes infinity.
-inline F16 to_f16(float x) {
+constexpr F16 to_f16(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7fffffffu;
@@ -93,17 +96,17 @@ inline F16 to_f16(float x) {
 }
 
 template <typename T>
-T from_float(float x);
+constexpr T from_float(float x);
 template <>
-inline float from_float<float>(float x) {
+constexpr float from_float<float>(float x) {
   return x;
 }
 template <>
-inline BF16 from_float<BF16>(float x) {
+constexpr BF16 from_float<BF16>(float x) {
   return to_bf16(x);
 }
 template <>
-inline F16 from_float<F16>(float x) {
+constexpr F16 from_float<F16>(float x) {
   return to_f16(x);
 }
 

@@ -14,7 +14,7 @@ struct DynamicMap {
   std::array<float, 256> thresholds;  // half way between neighbours; the last one is infinity
 
   // The number of thresholds below `x`: a value on a threshold takes the lower code, NaN code 255.
-  uint8_t code(float x) const {
+  constexpr uint8_t code(float x) const {
     int code = 0;
     for (int step = 128; step > 0; step /= 2)
       if (!(thresholds[static_cast<size_t>(code + step - 1)] >= x)) code += step;

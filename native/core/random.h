@@ -1,6 +1,7 @@
 // Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
 // 1, 2, 3", SC 2011). A number is a pure function of (key, counter), so there is no generator state
-// to save, no dependence on thread count, and CPU and GPU draw the same bits.
+// to save, no dependence on thread count, and CPU and GPU draw the same bits (constexpr, so that
+// device code can call these).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ struct Philox4 {
   uint32_t v[4];
 };
 
-inline Philox4 philox4x32(uint64_t key, uint64_t counter_lo, uint64_t counter_hi) {
+constexpr Philox4 philox4x32(uint64_t key, uint64_t counter_lo, uint64_t counter_hi) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   uint32_t c0 = static_cast<uint32_t>(counter_lo), c1 = static_cast<uint32_t>(counter_lo >> 32);
   uint32_t c2 = static_cast<uint32_t>(counter_hi), c3 = static_cast<uint32_t>(counter_hi >> 32);
@@ -36,7 +37,7 @@ enum class RandomUse : uint32_t { kDropout = 1, kInit = 2, kSample = 3, kTest = 
 
 // Combines a seed with where the number is used into one Philox key. SplitMix64 finalizer
 // (Steele et al. 2014), so that neighbouring inputs give unrelated keys.
-inline uint64_t random_key(uint64_t seed, RandomUse use, uint64_t step = 0, uint64_t site = 0) {
+constexpr uint64_t random_key(uint64_t seed, RandomUse use, uint64_t step = 0, uint64_t site = 0) {
   uint64_t z = seed;
   for (uint64_t word : {static_cast<uint64_t>(use), step, site}) {
     z += 0x9E3779B97F4A7C15ull + word;
@@ -48,21 +49,21 @@ inline uint64_t random_key(uint64_t seed, RandomUse use, uint64_t step = 0, uint
 }
 
 // Element `index` of the stream `key`: 32 uniform bits.
-inline uint32_t random_bits(uint64_t key, uint64_t index) {
+constexpr uint32_t random_bits(uint64_t key, uint64_t index) {
   return philox4x32(key, index >> 2, 0).v[index & 3];
 }
 
 // Uniform in [0, 1) with 24 bits.
-inline float random_uniform(uint64_t key, uint64_t index) {
+constexpr float random_uniform(uint64_t key, uint64_t index) {
   return static_cast<float>(random_bits(key, index) >> 8) * 0x1p-24f;
 }
 
 // The dropout decision for element `index` = row * columns + column of an op's input: keep when the
 // 32 bits reach the threshold p * 2^32. Kept values are scaled by 1 / (1 - p).
-inline uint32_t dropout_threshold(float p) {
+constexpr uint32_t dropout_threshold(float p) {
   return static_cast<uint32_t>(static_cast<double>(p) * 4294967296.0);
 }
-inline bool dropout_keeps(uint64_t key, uint64_t index, uint32_t threshold) {
+constexpr bool dropout_keeps(uint64_t key, uint64_t index, uint32_t threshold) {
   return random_bits(key, index) >= threshold;
 }
 

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "backend/device.h"
-#include "core/error.h"
 #include "io/safetensors.h"
+#include "support/isa_check.h"
 #include "support/test.h"
 
 namespace lowrank::test {
@@ -33,17 +33,8 @@ struct NamedDevice {
 
 // The reference and every fast path of this machine, each with `threads` workers.
 inline std::vector<NamedDevice> devices(int threads = 2) {
-  std::vector<NamedDevice> found;
-  for (const char* isa : {"reference", "avx2", "avx512", "amx", "neon"}) {
-    DeviceOptions options;
-    options.isa = isa;
-    options.threads = threads;
-    try {
-      found.push_back({isa, Device::open("cpu", options)});
-    } catch (const Error&) {
-      if (std::string(isa) == "reference") throw;
-    }
-  }
+  std::vector<NamedDevice> found{{"reference", open_cpu("reference", threads)}};
+  for (const std::string& isa : fast_isas()) found.push_back({isa, open_cpu(isa, threads)});
   return found;
 }
 

@@ -1,39 +1,13 @@
 #include "support/isa_check.h"
 
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <map>
 #include <sstream>
 
-#include "cpu/isa.h"
 #include "support/test.h"
 
 namespace lowrank::test {
 
-std::shared_ptr<Device> open_cpu(const std::string& isa, int threads) {
-  static std::map<std::pair<std::string, int>, std::shared_ptr<Device>> devices;
-  auto& device = devices[{isa, threads}];
-  if (!device) {
-    DeviceOptions options;
-    options.isa = isa.c_str();
-    options.threads = threads;
-    device = Device::open("cpu", options);
-  }
-  return device;
-}
-
 bool gives_bounds(const Device& device) { return std::string(device.info().isa) == "reference"; }
-
-std::vector<std::string> fast_isas() {
-  std::vector<std::string> names;
-  for (cpu::Isa isa : {cpu::Isa::kNeon, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAmx}) {
-    const char* only = std::getenv("LOWRANK_ISA");
-    if (only && std::strcmp(only, cpu::isa_name(isa)) != 0) continue;
-    if (cpu::isa_available(isa)) names.push_back(cpu::isa_name(isa));
-  }
-  return names;
-}
 
 void compare(const std::string& name, const Output& actual, const Output& expected) {
   if (actual.values.size() != expected.values.size()) {

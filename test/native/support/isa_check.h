@@ -1,5 +1,7 @@
 // Runs an op on every instruction set that this machine has, against the scalar reference, and with
-// 1, 2 and 3 threads, whose results must have the same bits.
+// 1, 2 and 3 threads, whose results must have the same bits. The devices come from cpu_devices.cc,
+// or from test/cuda: there the one "instruction set" are the CUDA kernels under an execution model,
+// and the number of threads is a seed.
 #pragma once
 
 #include <functional>

@@ -1,0 +1,77 @@
+// Rotary embedding, gated activations, conversions: a thread per element or pair. The formulas and
+// their sources stand in native/backend/backend.h.
+#pragma once
+
+#include "cuda/kernels/rows.cuh"
+
+namespace lowrank::cuda {
+
+template <typename X>
+LOWRANK_KERNEL void rope_kernel(View<X> x, int head_dim, int half, const int32_t* positions,
+                                const float* cos, const float* sin, bool inverse) {
+  const int64_t heads = x.cols / head_dim;
+  for_each_element(x.rows, heads * half, [&](int64_t row, int64_t pair) {
+    const int64_t i = pair % half, low = pair / half * head_dim + i, high = low + half;
+    const int64_t angle = int64_t{positions[row]} * half + i;
+    const float c = cos[angle], s = inverse ? -sin[angle] : sin[angle];
+    const float a = as_float(x.at(row, low)), b = as_float(x.at(row, high));
+    x.at(row, low) = element_from<X>(a * c - b * s);
+    x.at(row, high) = element_from<X>(b * c + a * s);
+  });
+}
+
+// The activation's value, and its derivative in *slope.
+LOWRANK_DEVICE inline float activate(Activation activation, float x, float* slope) {
+  switch (activation) {
+    case Activation::kSilu: {
+      const float sigmoid = 1 / (1 + expf(-x));
+      *slope = sigmoid * (1 + x * (1 - sigmoid));
+      return x * sigmoid;
+    }
+    case Activation::kGelu: {
+      const float cdf = 0.5f * erfcf(x * -0.70710678f);
+      *slope = cdf + x * (0.39894228f * expf(-0.5f * x * x));
+      return x * cdf;
+    }
+    case Activation::kGeluTanh: {
+      // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)), which doesn't cancel for negative u.
+      constexpr float kTwoSqrt2OverPi = 1.5957691216f, kCubic = 0.044715f;
+      const float cdf = 1 / (1 + expf(-kTwoSqrt2OverPi * (x + kCubic * x * x * x)));
+      *slope = cdf + x * cdf * (1 - cdf) * (kTwoSqrt2OverPi * (1 + 3 * kCubic * x * x));
+      return x * cdf;
+    }
+    default:
+      *slope = x > 0 ? 1.0f : 0.0f;
+      return x > 0 ? x : 0.0f;
+  }
+}
+
+template <typename X>
+LOWRANK_KERNEL void gated_activation_kernel(View<X> gate, View<X> up, View<X> y,
+                                            Activation activation) {
+  for_each_element(y.rows, y.cols, [&](int64_t row, int64_t col) {
+    float slope;
+    const float value = activate(activation, as_float(gate.at(row, col)), &slope);
+    y.at(row, col) = element_from<X>(value * as_float(up.at(row, col)));
+  });
+}
+
+template <typename X>
+LOWRANK_KERNEL void gated_activation_backward_kernel(View<X> gate, View<X> up, View<X> d_y,
+                                                     View<X> d_gate, View<X> d_up,
+                                                     Activation activation) {
+  for_each_element(d_y.rows, d_y.cols, [&](int64_t row, int64_t col) {
+    float slope;
+    const float value = activate(activation, as_float(gate.at(row, col)), &slope);
+    const float gradient = as_float(d_y.at(row, col)), factor = as_float(up.at(row, col));
+    d_gate.at(row, col) = element_from<X>(gradient * factor * slope);
+    d_up.at(row, col) = element_from<X>(gradient * value);
+  });
+}
+
+template <typename From, typename To>
+LOWRANK_KERNEL void cast_kernel(const From* from, To* to, int64_t count) {
+  for_each_index(count, [&](int64_t i) { to[i] = element_from<To>(as_float(from[i])); });
+}
+
+}  // namespace lowrank::cuda

@@ -1,0 +1,141 @@
+// An operand of a product as it lies in memory, read eight neighbours at a time into f32: any
+// storage type, rows picked by an index list, rows outside a range as zeros, dropout. The branches
+// are the same for all threads of a block.
+#pragma once
+
+#include "core/random.h"
+#include "cuda/kernels/rows.cuh"
+
+namespace lowrank::cuda {
+
+struct Dropout {
+  uint64_t key = 0;
+  uint32_t threshold = 0;  // 0 keeps everything
+  float keep_scale = 1;    // 1 / (1 - p)
+  int64_t first_row = 0;   // the op's row that row 0 of the operand is
+  int64_t cols = 0;        // the element index is row * cols + col
+};
+
+LOWRANK_DEVICE inline float dropout_factor(const Dropout& d, int64_t row, int64_t col) {
+  if (d.threshold == 0) return 1;
+  const auto index = static_cast<uint64_t>((d.first_row + row) * d.cols + col);
+  return dropout_keeps(d.key, index, d.threshold) ? d.keep_scale : 0.0f;
+}
+
+// Memory of `rows` x `cols` elements. In a product's terms [m, k] or [n, k] it is that matrix, or
+// with `k_is_row` its transpose.
+struct Operand {
+  Weight values;  // rows and cols of it give the extent in memory
+  int64_t stride = 0;
+  bool k_is_row = false;
+  const int32_t* gather = nullptr;  // row i stands in memory row gather[i]
+  int64_t first = 0, last = 0;      // other rows are zeros
+  float scale = 1;
+  Dropout dropout;
+};
+
+struct alignas(16) Words4 {
+  uint32_t w[4];
+};
+struct alignas(8) Words2 {
+  uint32_t w[2];
+};
+
+LOWRANK_DEVICE inline bool aligned(const void* pointer, size_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
+}
+
+// Eight elements of a float type at `from`, which is aligned to 16 bytes.
+LOWRANK_DEVICE inline void load8_aligned(const float* from, float (&v)[8]) {
+  LOWRANK_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    struct alignas(16) Floats {
+      float f[4];
+    };
+    const auto part = load_vector<Floats>(from + 4 * half);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 4; ++i) v[4 * half + i] = part.f[i];
+  }
+}
+template <typename T>
+LOWRANK_DEVICE inline void load8_aligned(const T* from, float (&v)[8]) {
+  const auto words = load_vector<Words4>(from);
+  LOWRANK_UNROLL
+  for (int i = 0; i < 8; ++i)
+    v[i] = as_float(T{static_cast<uint16_t>(words.w[i / 2] >> (i % 2 * 16))});
+}
+
+template <typename T>
+LOWRANK_DEVICE inline void load8_floats(const T* from, int64_t count, float (&v)[8]) {
+  if (count == 8 && aligned(from, 16)) {
+    load8_aligned(from, v);
+    return;
+  }
+  LOWRANK_UNROLL
+  for (int i = 0; i < 8; ++i) v[i] = i < count ? as_float(from[i]) : 0.0f;
+}
+
+LOWRANK_DEVICE inline void load8_int8(const int8_t* from, float scale, int64_t count,
+                                      float (&v)[8]) {
+  if (count == 8 && aligned(from, 8)) {
+    const auto words = load_vector<Words2>(from);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 8; ++i)
+      v[i] = static_cast<float>(static_cast<int8_t>(words.w[i / 4] >> (i % 4 * 8))) * scale;
+    return;
+  }
+  LOWRANK_UNROLL
+  for (int i = 0; i < 8; ++i) v[i] = i < count ? static_cast<float>(from[i]) * scale : 0.0f;
+}
+
+// Eight codes that begin at a multiple of eight share a block and stand in one aligned word.
+LOWRANK_DEVICE inline void load8_nf4(const Weight& weight, const Tables& tables, int64_t index,
+                                     int64_t count, float (&v)[8]) {
+  const auto* bytes = static_cast<const uint8_t*>(weight.data) + index / 2;
+  if (count == 8 && index % 8 == 0 && aligned(bytes, 4)) {
+    const auto word = load_vector<uint32_t>(bytes);
+    const float absmax = nf4_absmax(weight, index / kNf4Block);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 8; ++i)
+      v[i] = table_value(tables, word >> (i / 2 * 8 + (i % 2 == 0 ? 4 : 0)) & 15) * absmax;
+    return;
+  }
+  LOWRANK_UNROLL
+  for (int i = 0; i < 8; ++i) v[i] = i < count ? weight_value(weight, tables, index + i) : 0.0f;
+}
+
+// Elements (row, col .. col + 7) in memory's terms; zeros outside.
+LOWRANK_DEVICE inline void load8(const Operand& o, const Tables& tables, int64_t row, int64_t col,
+                                 float (&v)[8]) {
+  const int64_t count = smaller<int64_t>(8, o.values.cols - col);
+  if (row < o.first || row >= o.last || count <= 0) {
+    LOWRANK_UNROLL
+    for (float& value : v) value = 0;
+    return;
+  }
+  const int64_t memory_row = o.gather ? o.gather[row] : row;
+  const int64_t index = memory_row * o.stride + col;
+  switch (o.values.storage) {
+    case Storage::kBF16:
+      load8_floats(static_cast<const BF16*>(o.values.data) + index, count, v);
+      break;
+    case Storage::kF16:
+      load8_floats(static_cast<const F16*>(o.values.data) + index, count, v);
+      break;
+    case Storage::kInt8:
+      load8_int8(static_cast<const int8_t*>(o.values.data) + index, o.values.row_scale[memory_row],
+                 count, v);
+      break;
+    case Storage::kNF4:
+      load8_nf4(o.values, tables, index, count, v);
+      break;
+    default:
+      load8_floats(static_cast<const float*>(o.values.data) + index, count, v);
+  }
+  if (o.scale != 1) LOWRANK_UNROLL
+  for (float& value : v) value *= o.scale;
+  if (o.dropout.threshold != 0) LOWRANK_UNROLL
+  for (int i = 0; i < 8; ++i) v[i] *= dropout_factor(o.dropout, row, col + i);
+}
+
+}  // namespace lowrank::cuda
