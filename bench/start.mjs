@@ -42,7 +42,8 @@ async function firstStep(model) {
     const event = JSON.parse(line);
     if (event.type !== 'step') continue;
     const seconds = (performance.now() - began) / 1000 - event.seconds;
-    child.kill();
+    child.kill('SIGKILL');
+    await new Promise((resolve) => child.once('close', resolve));
     return seconds;
   }
   throw new Error('the run made no step');

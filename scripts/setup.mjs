@@ -52,7 +52,8 @@ export function setUpPackages() {
 
 /** Configures and builds `targets`; returns what the compiler printed when `capture` is set. */
 export function buildNative(targets, { capture = false } = {}) {
-  const options = ['--CDLOWRANK_TESTS=ON', '--CDLOWRANK_C_LIBRARY=ON'];
+  // The addon by name: a folder that plain cmake configured first remembers it as off.
+  const options = ['--CDLOWRANK_TESTS=ON', '--CDLOWRANK_C_LIBRARY=ON', '--CDLOWRANK_ADDON=ON'];
   run(bin('cmake-js'), ['configure', ...options, '-l', 'error'], { capture: true });
   const jobs = String(os.availableParallelism());
   const args = ['--build', buildFolder, '--parallel', jobs];
