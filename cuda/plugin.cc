@@ -140,6 +140,8 @@ Backend make_backend() {
   b.linear_backward = run<linear_backward, LinearBackward>;
   b.rms_norm_forward = run<rms_norm_forward, RmsNormForward>;
   b.rms_norm_backward = run<rms_norm_backward, RmsNormBackward>;
+  b.layer_norm_forward = run<layer_norm_forward, LayerNormForward>;
+  b.layer_norm_backward = run<layer_norm_backward, LayerNormBackward>;
   b.rope = run<rope, Rope>;
   b.gated_activation_forward = run<gated_activation_forward, GatedActivationForward>;
   b.gated_activation_backward = run<gated_activation_backward, GatedActivationBackward>;
@@ -153,6 +155,7 @@ Backend make_backend() {
   b.cast = run<cast, Cast>;
   b.quantize_nf4 = run<quantize_nf4, QuantizeNf4>;
   b.quantize_absmax = run<quantize_absmax, QuantizeAbsmax>;
+  b.quantize_int8 = run<quantize_int8, QuantizeInt8>;
   b.dequantize = run<dequantize, Dequantize>;
   return b;
 }

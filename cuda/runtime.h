@@ -75,6 +75,8 @@ void linear_forward(CudaDevice&, const LinearForward&);
 void linear_backward(CudaDevice&, const LinearBackward&);
 void rms_norm_forward(CudaDevice&, const RmsNormForward&);
 void rms_norm_backward(CudaDevice&, const RmsNormBackward&);
+void layer_norm_forward(CudaDevice&, const LayerNormForward&);
+void layer_norm_backward(CudaDevice&, const LayerNormBackward&);
 void rope(CudaDevice&, const Rope&);
 void gated_activation_forward(CudaDevice&, const GatedActivationForward&);
 void gated_activation_backward(CudaDevice&, const GatedActivationBackward&);
@@ -88,6 +90,7 @@ void squared_norm(CudaDevice&, const SquaredNorm&);
 void cast(CudaDevice&, const Cast&);
 void quantize_nf4(CudaDevice&, const QuantizeNf4&);
 void quantize_absmax(CudaDevice&, const QuantizeAbsmax&);
+void quantize_int8(CudaDevice&, const QuantizeInt8&);
 void dequantize(CudaDevice&, const Dequantize&);
 double measure_peak(CudaDevice&, PeakKind, double seconds);
 

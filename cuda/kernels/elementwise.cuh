@@ -1,5 +1,5 @@
-// Rotary embedding, gated activations, conversions: a thread per element or pair. The formulas and
-// their sources stand in native/backend/backend.h.
+// Rotary embedding, activations (gated where `up` isn't null), conversions: a thread per element or
+// pair. The formulas and their sources stand in native/backend/backend.h.
 #pragma once
 
 #include "cuda/kernels/rows.cuh"
@@ -52,7 +52,7 @@ LOWRANK_KERNEL void gated_activation_kernel(View<X> gate, View<X> up, View<X> y,
   for_each_element(y.rows, y.cols, [&](int64_t row, int64_t col) {
     float slope;
     const float value = activate(activation, as_float(gate.at(row, col)), &slope);
-    y.at(row, col) = element_from<X>(value * as_float(up.at(row, col)));
+    y.at(row, col) = element_from<X>(up.data ? value * as_float(up.at(row, col)) : value);
   });
 }
 
@@ -63,9 +63,10 @@ LOWRANK_KERNEL void gated_activation_backward_kernel(View<X> gate, View<X> up, V
   for_each_element(d_y.rows, d_y.cols, [&](int64_t row, int64_t col) {
     float slope;
     const float value = activate(activation, as_float(gate.at(row, col)), &slope);
-    const float gradient = as_float(d_y.at(row, col)), factor = as_float(up.at(row, col));
+    const float gradient = as_float(d_y.at(row, col)),
+                factor = up.data ? as_float(up.at(row, col)) : 1;
     d_gate.at(row, col) = element_from<X>(gradient * factor * slope);
-    d_up.at(row, col) = element_from<X>(gradient * value);
+    if (up.data) d_up.at(row, col) = element_from<X>(gradient * value);
   });
 }
 

@@ -1,4 +1,5 @@
-// NF4 and 8-bit block-wise quantization, byte for byte as native/cpu/reference/nf4.h defines it:
+// int8, NF4 and 8-bit block-wise quantization, byte for byte as native/cpu/reference/nf4.h defines
+// it:
 //   absmax of a block in f32 (a short last block's is at least kMinAbsmax), values scaled into
 //   [-1, 1] by one reciprocal (a short block divides), the number of thresholds below.
 #pragma once
@@ -56,6 +57,30 @@ LOWRANK_KERNEL void quantize_absmax_kernel(const float* absmax, int64_t count, c
   const int64_t size = smaller<int64_t>(kNf4NestedBlock, count - begin);
   const float value = thread_index() < size ? absmax[begin + thread_index()] - *offset : 0.0f;
   quantize_8bit(tables->signed_map, value, size, codes + begin, nested_absmax + block);
+}
+
+inline constexpr unsigned kInt8Threads = 256;
+
+struct Int8Shared {
+  SharedArray<float, kInt8Threads / kWarp> largest;
+};
+
+// One block per row; a row with a value that isn't finite has a scale that isn't, and codes of 0.
+template <typename From>
+LOWRANK_KERNEL void quantize_int8_kernel(const From* from, int64_t cols, int8_t* codes,
+                                         float* row_scale) {
+  const int64_t row = block_index().x, begin = row * cols;
+  float largest = 0;
+  for (int64_t i = thread_index(); i < cols; i += kInt8Threads)
+    largest = Largest{}(fabsf(as_float(from[begin + i])), largest);
+  largest = block_reduce(largest, Largest{}, shared<Int8Shared>().largest);
+  if (thread_index() == 0) row_scale[row] = largest / 127.0f;
+  const bool finite = largest - largest == 0;
+  const float factor = finite ? 127.0f / larger(largest, kMinInt8Absmax) : 0.0f;
+  for (int64_t i = thread_index(); i < cols; i += kInt8Threads) {
+    const float scaled = finite ? as_float(from[begin + i]) * factor : 0.0f;
+    codes[begin + i] = static_cast<int8_t>(rintf(scaled));  // ties to even
+  }
 }
 
 template <typename To>

@@ -26,6 +26,15 @@ void quantize_absmax(CudaDevice& device, const QuantizeAbsmax& op) {
   runtime::download(device.stream, op.offset, offset, sizeof *offset);
 }
 
+void quantize_int8(CudaDevice& device, const QuantizeInt8& op) {
+  with_float_type(op.from_dtype, [&](auto tag) {
+    using From = typename decltype(tag)::Type;
+    launch<Int8Shared>(device.stream, quantize_int8_kernel<From>,
+                       Grid{static_cast<unsigned>(op.rows)}, kInt8Threads,
+                       static_cast<const From*>(op.from), op.cols, op.codes, op.row_scale);
+  });
+}
+
 void dequantize(CudaDevice& device, const Dequantize& op) {
   with_float_type(op.to_dtype, [&](auto tag) {
     using To = typename decltype(tag)::Type;

@@ -23,7 +23,7 @@
 
 namespace lowrank {
 
-inline constexpr uint32_t kBackendAbiVersion = 3;
+inline constexpr uint32_t kBackendAbiVersion = 4;
 
 // ---- Operands -----------------------------------------------------------------------------------
 
@@ -133,6 +133,33 @@ struct RmsNormBackward {
   const float* rstd = nullptr;
 };
 
+// y = (x - mean) * rstd * weight + bias per row, rstd = 1 / sqrt(var + eps) with the biased
+// variance (Ba, Kiros & Hinton, arXiv 1607.06450). bias may be null, and so may mean and rstd
+// [rows]. y may be x.
+struct LayerNormForward {
+  Matrix x;
+  Matrix y;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float eps = 1e-5f;
+  float* mean = nullptr;
+  float* rstd = nullptr;
+};
+
+// d_x gets (or accumulates) the gradient; d_weight and d_bias [cols] accumulate, may be null. d_x
+// may be d_y when it doesn't accumulate.
+struct LayerNormBackward {
+  Matrix x;
+  Matrix d_y;
+  Matrix d_x;
+  bool accumulate_d_x = false;
+  const float* weight = nullptr;
+  float* d_weight = nullptr;
+  float* d_bias = nullptr;
+  const float* mean = nullptr;
+  const float* rstd = nullptr;
+};
+
 // Rotary embedding in place on x [T, heads * head_dim], rotate-half form: with h = rotary_dim / 2,
 // element i < h of a head pairs with i + h. cos, sin [positions, h] f32; row positions[t] is used.
 // `inverse` rotates back, which is the backward pass.
@@ -149,7 +176,7 @@ struct Rope {
 
 enum class Activation : uint8_t { kSilu = 0, kGelu = 1, kGeluTanh = 2, kRelu = 3 };
 
-// y = activation(gate) * up; y may be gate or up.
+// y = activation(gate) * up; y may be gate or up. up.data null: y = activation(gate).
 struct GatedActivationForward {
   Matrix gate;
   Matrix up;
@@ -157,7 +184,7 @@ struct GatedActivationForward {
   Activation activation = Activation::kSilu;
 };
 
-// d_gate may be gate, d_up may be up.
+// d_gate may be gate, d_up may be up. up.data null: there is no d_up either.
 struct GatedActivationBackward {
   Matrix gate;
   Matrix up;
@@ -313,6 +340,20 @@ struct QuantizeAbsmax {
   float* offset = nullptr;
 };
 
+inline constexpr float kMinInt8Absmax = 1e-36f;  // 127 over it is finite
+
+// int8 by rows: row_scale = absmax / 127, code = x * (127 / max(absmax, kMinInt8Absmax)) rounded to
+// nearest, ties to even, each operation in f32. A row that holds a value that isn't finite gets
+// codes of 0 and a scale that isn't finite, so all of it becomes NaN.
+struct QuantizeInt8 {
+  const void* from = nullptr;  // [rows, cols] without padding
+  DType from_dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int8_t* codes = nullptr;
+  float* row_scale = nullptr;
+};
+
 // Writes the weight's values as f32, bf16 or f16 [rows, cols].
 struct Dequantize {
   Weight weight;
@@ -398,6 +439,8 @@ struct Backend {
   int (*linear_backward)(void* device, const LinearBackward*);
   int (*rms_norm_forward)(void* device, const RmsNormForward*);
   int (*rms_norm_backward)(void* device, const RmsNormBackward*);
+  int (*layer_norm_forward)(void* device, const LayerNormForward*);
+  int (*layer_norm_backward)(void* device, const LayerNormBackward*);
   int (*rope)(void* device, const Rope*);
   int (*gated_activation_forward)(void* device, const GatedActivationForward*);
   int (*gated_activation_backward)(void* device, const GatedActivationBackward*);
@@ -411,6 +454,7 @@ struct Backend {
   int (*cast)(void* device, const Cast*);
   int (*quantize_nf4)(void* device, const QuantizeNf4*);
   int (*quantize_absmax)(void* device, const QuantizeAbsmax*);
+  int (*quantize_int8)(void* device, const QuantizeInt8*);
   int (*dequantize)(void* device, const Dequantize*);
 };
 

@@ -135,6 +135,13 @@ Work work_of(const RmsNormBackward& op) {
   return {matrix_shape(op.x), 0,
           size(op.x) + size(op.d_y) + size(op.d_x) * (op.accumulate_d_x ? 2 : 1)};
 }
+Work work_of(const LayerNormForward& op) {
+  return {matrix_shape(op.x), 0, size(op.x) + size(op.y)};
+}
+Work work_of(const LayerNormBackward& op) {
+  return {matrix_shape(op.x), 0,
+          size(op.x) + size(op.d_y) + size(op.d_x) * (op.accumulate_d_x ? 2 : 1)};
+}
 Work work_of(const Rope& op) { return {matrix_shape(op.x), 0, 2 * size(op.x)}; }
 Work work_of(const GatedActivationForward& op) {
   return {matrix_shape(op.gate), 0, size(op.gate) + size(op.up) + size(op.y)};
@@ -164,6 +171,11 @@ Work work_of(const QuantizeNf4& op) {
 }
 Work work_of(const QuantizeAbsmax& op) {
   return {std::to_string(op.count), 0, static_cast<double>(op.count) * 5};
+}
+Work work_of(const QuantizeInt8& op) {
+  const double bytes = static_cast<double>(dtype_size(op.from_dtype)) + 1;
+  return {std::to_string(op.rows) + " x " + std::to_string(op.cols), 0,
+          static_cast<double>(op.rows * op.cols) * bytes};
 }
 Work work_of(const Dequantize& op) {
   const double values = static_cast<double>(op.weight.rows * op.weight.cols);
@@ -255,6 +267,8 @@ Backend wrap(const Backend& inner) {
   time_row<&B::linear_backward>(b, "linear_backward");
   time_row<&B::rms_norm_forward>(b, "rms_norm_forward");
   time_row<&B::rms_norm_backward>(b, "rms_norm_backward");
+  time_row<&B::layer_norm_forward>(b, "layer_norm_forward");
+  time_row<&B::layer_norm_backward>(b, "layer_norm_backward");
   time_row<&B::rope>(b, "rope");
   time_row<&B::gated_activation_forward>(b, "gated_activation_forward");
   time_row<&B::gated_activation_backward>(b, "gated_activation_backward");
@@ -268,6 +282,7 @@ Backend wrap(const Backend& inner) {
   time_row<&B::cast>(b, "cast");
   time_row<&B::quantize_nf4>(b, "quantize_nf4");
   time_row<&B::quantize_absmax>(b, "quantize_absmax");
+  time_row<&B::quantize_int8>(b, "quantize_int8");
   time_row<&B::dequantize>(b, "dequantize");
   return b;
 }

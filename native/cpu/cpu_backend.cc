@@ -161,6 +161,8 @@ Backend make_backend() {
   b.linear_backward = run<&T::linear_backward, LinearBackward>;
   b.rms_norm_forward = run<&T::rms_norm_forward, RmsNormForward>;
   b.rms_norm_backward = run<&T::rms_norm_backward, RmsNormBackward>;
+  b.layer_norm_forward = run<&T::layer_norm_forward, LayerNormForward>;
+  b.layer_norm_backward = run<&T::layer_norm_backward, LayerNormBackward>;
   b.rope = run<&T::rope, Rope>;
   b.gated_activation_forward = run<&T::gated_activation_forward, GatedActivationForward>;
   b.gated_activation_backward = run<&T::gated_activation_backward, GatedActivationBackward>;
@@ -174,6 +176,7 @@ Backend make_backend() {
   b.cast = run<&T::cast, Cast>;
   b.quantize_nf4 = run<&T::quantize_nf4, QuantizeNf4>;
   b.quantize_absmax = run<&T::quantize_absmax, QuantizeAbsmax>;
+  b.quantize_int8 = run<&T::quantize_int8, QuantizeInt8>;
   b.dequantize = run<&T::dequantize, Dequantize>;
   return b;
 }

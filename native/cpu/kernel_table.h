@@ -24,6 +24,8 @@ struct KernelTable {
   void (*linear_backward)(CpuDevice&, const LinearBackward&);
   void (*rms_norm_forward)(CpuDevice&, const RmsNormForward&);
   void (*rms_norm_backward)(CpuDevice&, const RmsNormBackward&);
+  void (*layer_norm_forward)(CpuDevice&, const LayerNormForward&);
+  void (*layer_norm_backward)(CpuDevice&, const LayerNormBackward&);
   void (*rope)(CpuDevice&, const Rope&);
   void (*gated_activation_forward)(CpuDevice&, const GatedActivationForward&);
   void (*gated_activation_backward)(CpuDevice&, const GatedActivationBackward&);
@@ -38,6 +40,7 @@ struct KernelTable {
   void (*cast)(CpuDevice&, const Cast&);
   void (*quantize_nf4)(CpuDevice&, const QuantizeNf4&);
   void (*quantize_absmax)(CpuDevice&, const QuantizeAbsmax&);
+  void (*quantize_int8)(CpuDevice&, const QuantizeInt8&);
   void (*dequantize)(CpuDevice&, const Dequantize&);
 
   // What cpu/peak.cc times: products in registers (the FLOPs done are returned), and reading.

@@ -8,6 +8,7 @@
 #include "cpu/reference/embedding.h"
 #include "cpu/reference/gated_activation.h"
 #include "cpu/reference/head_loss.h"
+#include "cpu/reference/layer_norm.h"
 #include "cpu/reference/linear.h"
 #include "cpu/reference/optimizer.h"
 #include "cpu/reference/rms_norm.h"
@@ -72,6 +73,23 @@ void rms_norm_backward(CpuDevice&, const RmsNormBackward& op) {
     using X = typename decltype(tag)::Type;
     ref::rms_norm_backward<double, X, float>(view<X>(op.x), view<X>(op.d_y), view<X>(op.d_x),
                                              op.accumulate_d_x, op.weight, op.d_weight, op.rstd);
+  });
+}
+
+void layer_norm_forward(CpuDevice&, const LayerNormForward& op) {
+  ref::with_activation(op.x.dtype, [&](auto tag) {
+    using X = typename decltype(tag)::Type;
+    ref::layer_norm_forward<double, X, float>(view<X>(op.x), view<X>(op.y), op.weight, op.bias,
+                                              static_cast<double>(op.eps), op.mean, op.rstd);
+  });
+}
+
+void layer_norm_backward(CpuDevice&, const LayerNormBackward& op) {
+  ref::with_activation(op.x.dtype, [&](auto tag) {
+    using X = typename decltype(tag)::Type;
+    ref::layer_norm_backward<double, X, float>(view<X>(op.x), view<X>(op.d_y), view<X>(op.d_x),
+                                               op.accumulate_d_x, op.weight, op.d_weight, op.d_bias,
+                                               op.mean, op.rstd);
   });
 }
 
@@ -173,6 +191,7 @@ void cast(CpuDevice&, const Cast& op) {
 
 void quantize_nf4(CpuDevice&, const QuantizeNf4& op) { ref::quantize_nf4(op); }
 void quantize_absmax(CpuDevice&, const QuantizeAbsmax& op) { ref::quantize_absmax(op); }
+void quantize_int8(CpuDevice&, const QuantizeInt8& op) { ref::quantize_int8(op); }
 void dequantize(CpuDevice&, const Dequantize& op) { ref::dequantize(op); }
 
 // One chain: what scalar code reaches when every product waits for the last.
@@ -208,6 +227,8 @@ KernelTable reference_table() {
   table.linear_backward = linear_backward;
   table.rms_norm_forward = rms_norm_forward;
   table.rms_norm_backward = rms_norm_backward;
+  table.layer_norm_forward = layer_norm_forward;
+  table.layer_norm_backward = layer_norm_backward;
   table.rope = rope;
   table.gated_activation_forward = gated_activation_forward;
   table.gated_activation_backward = gated_activation_backward;
@@ -222,6 +243,7 @@ KernelTable reference_table() {
   table.cast = cast;
   table.quantize_nf4 = quantize_nf4;
   table.quantize_absmax = quantize_absmax;
+  table.quantize_int8 = quantize_int8;
   table.dequantize = dequantize;
   table.f32_product_loop = multiply_loop;
   table.bf16_product_loop = multiply_loop;

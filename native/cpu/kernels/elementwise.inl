@@ -42,6 +42,7 @@ LOWRANK_INLINE X* row_of(const Matrix& matrix, int64_t row) {
 #include "cpu/kernels/cast.inl"
 #include "cpu/kernels/embedding.inl"
 #include "cpu/kernels/gated_activation.inl"
+#include "cpu/kernels/layer_norm.inl"
 #include "cpu/kernels/peak.inl"
 #include "cpu/kernels/rms_norm.inl"
 #include "cpu/kernels/rope.inl"
@@ -52,6 +53,8 @@ namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
 void register_elementwise(KernelTable& table) {
   table.rms_norm_forward = rms_norm_forward;
   table.rms_norm_backward = rms_norm_backward;
+  table.layer_norm_forward = layer_norm_forward;
+  table.layer_norm_backward = layer_norm_backward;
   table.rope = rope;
   table.gated_activation_forward = gated_activation_forward;
   table.gated_activation_backward = gated_activation_backward;

@@ -37,10 +37,11 @@ template <typename X, Activation kActivation>
 void gated_forward_rows(const GatedActivationForward& op, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     const X* gate = row_of<X>(op.gate, t);
-    const X* up = row_of<X>(op.up, t);
+    const X* up = op.up.data ? row_of<X>(op.up, t) : nullptr;
     X* y = row_of<X>(op.y, t);
     for_each_vector(op.y.cols, [&](int64_t i, int64_t n) {
-      store_n(y + i, activate<kActivation>(load_n(gate + i, n)).value * load_n(up + i, n), n);
+      const F32 value = activate<kActivation>(load_n(gate + i, n)).value;
+      store_n(y + i, up ? value * load_n(up + i, n) : value, n);
     });
   }
 }
@@ -49,15 +50,15 @@ template <typename X, Activation kActivation>
 void gated_backward_rows(const GatedActivationBackward& op, int64_t begin, int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
     const X* gate = row_of<X>(op.gate, t);
-    const X* up = row_of<X>(op.up, t);
+    const X* up = op.up.data ? row_of<X>(op.up, t) : nullptr;
     const X* d_y = row_of<X>(op.d_y, t);
     X* d_gate = row_of<X>(op.d_gate, t);
-    X* d_up = row_of<X>(op.d_up, t);
+    X* d_up = up ? row_of<X>(op.d_up, t) : nullptr;
     for_each_vector(op.d_y.cols, [&](int64_t i, int64_t n) {
       const ActivationValue a = activate<kActivation>(load_n(gate + i, n));
-      const F32 gradient = load_n(d_y + i, n), factor = load_n(up + i, n);
+      const F32 gradient = load_n(d_y + i, n), factor = up ? load_n(up + i, n) : splat(1);
       store_n(d_gate + i, gradient * factor * a.slope, n);
-      store_n(d_up + i, gradient * a.value, n);
+      if (up) store_n(d_up + i, gradient * a.value, n);
     });
   }
 }

@@ -85,6 +85,51 @@ void quantize_absmax(CpuDevice& device, const QuantizeAbsmax& op) {
   *op.offset = offset;
 }
 
+// The twin of reference::quantize_int8 for one row.
+template <typename X>
+void quantize_int8_row(const X* from, int64_t cols, int8_t* codes, float* row_scale) {
+  F32 largest{};
+  I32 unordered{};
+  for_each_vector(cols, [&](int64_t i, int64_t n) {
+    const F32 x = load_n(from + i, n);
+    largest = max(abs(x), largest);
+    unordered |= x != x;
+  });
+  bool any = false;
+  for (int lane = 0; lane < kLanes; ++lane) any |= unordered[lane] != 0;
+  const float absmax = any ? __builtin_nanf("") : reduce_max(largest);
+  *row_scale = absmax / 127.0f;
+  if (!__builtin_isfinite(absmax)) {
+    for (int64_t i = 0; i < cols; ++i) codes[i] = 0;
+    return;
+  }
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const float factor = 127.0f / (absmax < kMinInt8Absmax ? kMinInt8Absmax : absmax);
+  for_each_vector(cols, [&](int64_t i, int64_t n) {
+    const F32 rounded = load_n(from + i, n) * factor + kRound;
+    uint8_t bytes[kLanes];
+    store_codes(bytes, ((I32)rounded - (I32)splat(kRound)) & 255);
+    for (int64_t j = 0; j < n; ++j) codes[i + j] = static_cast<int8_t>(bytes[j]);
+  });
+}
+
+template <typename X>
+void quantize_int8_rows(CpuDevice& device, const QuantizeInt8& op) {
+  const X* from = static_cast<const X*>(op.from);
+  device.pool.parallel_for(op.rows, [&](int64_t row, int) {
+    quantize_int8_row(from + row * op.cols, op.cols, op.codes + row * op.cols, op.row_scale + row);
+  });
+}
+
+void quantize_int8(CpuDevice& device, const QuantizeInt8& op) {
+  if (op.from_dtype == DType::kBF16)
+    quantize_int8_rows<BF16>(device, op);
+  else if (op.from_dtype == DType::kF16)
+    quantize_int8_rows<F16>(device, op);
+  else
+    quantize_int8_rows<float>(device, op);
+}
+
 // Lane i of the result is the code book's entry number index[i].
 LOWRANK_INLINE F32 nf4_values(I32 index) {
 #if LOWRANK_VECTOR_BYTES == 64
@@ -203,6 +248,7 @@ void adamw_8bit(CpuDevice& device, const AdamW& op) {
 void register_quantization(KernelTable& table) {
   table.quantize_nf4 = quantize_nf4;
   table.quantize_absmax = quantize_absmax;
+  table.quantize_int8 = quantize_int8;
   table.dequantize = dequantize;
   table.adamw_8bit = adamw_8bit;
 }

@@ -1,5 +1,5 @@
-// y = activation(gate) * up (GLU variants: Shazeer, arXiv 2002.05202) and its gradient.
-// GELU (Hendrycks & Gimpel, arXiv 1606.08415) exact by erf, or by its tanh approximation.
+// y = activation(gate) * up, or without `up` (GLU variants: Shazeer, arXiv 2002.05202) and its
+// gradient. GELU (Hendrycks & Gimpel, arXiv 1606.08415) exact by erf, or by its tanh approximation.
 #pragma once
 
 #include "cpu/reference/scalar.h"
@@ -46,7 +46,7 @@ void gated_activation_forward(View<X> gate, View<X> up, View<X> y, Activation ac
   for (int64_t t = 0; t < y.rows; ++t) {
     for (int64_t i = 0; i < y.cols; ++i) {
       const S value = activate<S>(activation, load<S>(gate.at(t, i)), nullptr);
-      y.at(t, i) = store<X>(value * load<S>(up.at(t, i)));
+      y.at(t, i) = store<X>(up ? value * load<S>(up.at(t, i)) : value);
     }
   }
 }
@@ -58,9 +58,9 @@ void gated_activation_backward(View<X> gate, View<X> up, View<X> d_y, View<X> d_
     for (int64_t i = 0; i < d_y.cols; ++i) {
       S slope{};
       const S value = activate<S>(activation, load<S>(gate.at(t, i)), &slope);
-      const S gradient = load<S>(d_y.at(t, i)), factor = load<S>(up.at(t, i));
+      const S gradient = load<S>(d_y.at(t, i)), factor = up ? load<S>(up.at(t, i)) : S(1);
       d_gate.at(t, i) = store<X>(gradient * factor * slope);
-      d_up.at(t, i) = store<X>(gradient * value);
+      if (up) d_up.at(t, i) = store<X>(gradient * value);
     }
   }
 }

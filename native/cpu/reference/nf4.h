@@ -1,5 +1,5 @@
-// Scalar NF4 and 8-bit block-wise quantization (Dettmers et al., arXiv 2305.14314 and 2110.02861),
-// bit for bit as bitsandbytes' portable torch operators define them:
+// Scalar int8, NF4 and 8-bit block-wise quantization (Dettmers et al., arXiv 2305.14314 and
+// 2110.02861), bit for bit as bitsandbytes' portable torch operators define them:
 //   absmax = max |x| of a block, in f32; a short last block's is at least kMinAbsmax
 //   scaled = clamp(x * (1 / max(absmax, kMinAbsmax)), -1, 1); a short last block divides instead
 //   code   = number of thresholds below `scaled` (a tie takes the lower code)
@@ -103,6 +103,24 @@ inline void quantize_absmax(const QuantizeAbsmax& op) {
         signed_dynamic_map(), count, kNf4NestedBlock,
         [&](int64_t i) { return op.absmax[begin + i] - *op.offset; }, op.codes + begin,
         op.nested_absmax + begin / kNf4NestedBlock);
+  }
+}
+
+// What a row's values are multiplied by; 0 where codes can't say anything.
+inline float int8_factor(float absmax) {
+  return std::isfinite(absmax) ? 127.0f / std::max(absmax, kMinInt8Absmax) : 0.0f;
+}
+
+inline void quantize_int8(const QuantizeInt8& op) {
+  for (int64_t row = 0; row < op.rows; ++row) {
+    const auto load = [&](int64_t i) {
+      return load_float(op.from, op.from_dtype, row * op.cols + i);
+    };
+    const float absmax = block_absmax(0, op.cols, true, load), factor = int8_factor(absmax);
+    op.row_scale[row] = absmax / 127.0f;
+    for (int64_t i = 0; i < op.cols; ++i)
+      op.codes[row * op.cols + i] =
+          factor == 0 ? int8_t{0} : static_cast<int8_t>(std::nearbyint(load(i) * factor));
   }
 }
 

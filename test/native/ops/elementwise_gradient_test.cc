@@ -1,6 +1,7 @@
 // Hand-written gradients of the row-wise references against complex-step derivatives.
 #include "cpu/reference/embedding.h"
 #include "cpu/reference/gated_activation.h"
+#include "cpu/reference/layer_norm.h"
 #include "cpu/reference/rms_norm.h"
 #include "cpu/reference/rope.h"
 #include "support/gradient_check.h"
@@ -49,6 +50,50 @@ TEST(rms_norm_gradient) {
                                                        as_matrix(in_place), false, w.data(),
                                                        nullptr, rstd.data());
   for (size_t i = 0; i < d_x.size(); ++i) CHECK_NEAR(in_place[i], d_x[i], 1e-12);
+}
+
+TEST(layer_norm_gradient) {
+  const auto x = random_values(kRows * kCols, 1), w = random_values(kCols, 2);
+  const auto b = random_values(kCols, 5), seed = random_values(kRows * kCols, 3);
+  const auto before = random_values(kRows * kCols, 4);
+  const double eps = 1e-2;
+  const auto loss = [&](std::vector<Complex> input, std::vector<Complex> weight,
+                        std::vector<Complex> bias) {
+    std::vector<Complex> y(input.size());
+    reference::layer_norm_forward<Complex, Complex, Complex>(
+        as_matrix(input), as_matrix(y), weight.data(), bias.data(), eps, nullptr, nullptr);
+    return weighted_sum(seed, y);
+  };
+  auto x_copy = x, seed_copy = seed, y = x;
+  std::vector<double> mean(kRows), rstd(kRows), d_x = before, d_w(kCols), d_b(kCols);
+  reference::layer_norm_forward<double, double, double>(as_matrix(x_copy), as_matrix(y), w.data(),
+                                                        b.data(), eps, mean.data(), rstd.data());
+  reference::layer_norm_backward<double, double, double>(as_matrix(x_copy), as_matrix(seed_copy),
+                                                         as_matrix(d_x), true, w.data(), d_w.data(),
+                                                         d_b.data(), mean.data(), rstd.data());
+  for (size_t i = 0; i < d_x.size(); ++i) d_x[i] -= before[i];
+  const auto cx = to_complex(x), cw = to_complex(w), cb = to_complex(b);
+  check_gradient("d_x", x, d_x, [&](const auto& moved) { return loss(moved, cw, cb); });
+  check_gradient("d_weight", w, d_w, [&](const auto& moved) { return loss(cx, moved, cb); });
+  check_gradient("d_bias", b, d_b, [&](const auto& moved) { return loss(cx, cw, moved); });
+  // Without accumulation, and with d_x in d_y's place.
+  auto in_place = seed;
+  reference::layer_norm_backward<double, double, double>(
+      as_matrix(x_copy), as_matrix(in_place), as_matrix(in_place), false, w.data(),
+      static_cast<double*>(nullptr), nullptr, mean.data(), rstd.data());
+  for (size_t i = 0; i < d_x.size(); ++i) CHECK_NEAR(in_place[i], d_x[i], 1e-12);
+}
+
+TEST(layer_norm_values) {
+  // (1, 2, 6): mean 3, variance 14 / 3.
+  std::vector<double> x{1, 2, 6}, y(3), w{1, 2, 3}, b{0.5, 0, -1}, mean(1), rstd(1);
+  reference::layer_norm_forward<double, double, double>(as_matrix(x, 3), as_matrix(y, 3), w.data(),
+                                                        b.data(), 0, mean.data(), rstd.data());
+  CHECK_NEAR(mean[0], 3, 1e-15);
+  CHECK_NEAR(rstd[0], std::sqrt(3.0 / 14), 1e-15);
+  CHECK_NEAR(y[0], -2 * std::sqrt(3.0 / 14) + 0.5, 1e-15);
+  CHECK_NEAR(y[1], -2 * std::sqrt(3.0 / 14), 1e-15);
+  CHECK_NEAR(y[2], 9 * std::sqrt(3.0 / 14) - 1, 1e-15);
 }
 
 TEST(rope_gradient_is_the_inverse_rotation) {

@@ -164,44 +164,55 @@ TEST(gated_activation_kernels) {
     for (DType dtype : kActivations) {
       for (Activation activation :
            {Activation::kSilu, Activation::kGelu, Activation::kGeluTanh, Activation::kRelu}) {
-        check_every_isa(name_of("gated_activation", c, dtype), [&](std::shared_ptr<Device> device) {
-          TestMatrix gate(device, c.rows, c.cols, dtype, 1, 3),
-              up(device, c.rows, c.cols, dtype, 2);
-          TestMatrix y(device, c.rows, c.cols, dtype, 3), d_y(device, c.rows, c.cols, dtype, 4);
-          const auto gates = gate.values(), ups = up.values(), dys = d_y.values();
-          GatedActivationForward forward;
-          forward.gate = gate.matrix();
-          forward.up = up.matrix();
-          forward.y = y.matrix();
-          forward.activation = activation;
-          ops::gated_activation_forward(*device, forward);
-          const auto values = y.values();
-          GatedActivationBackward backward;  // both gradients in their inputs' place
-          backward.gate = backward.d_gate = gate.matrix();
-          backward.up = backward.d_up = up.matrix();
-          backward.d_y = d_y.matrix();
-          backward.activation = activation;
-          ops::gated_activation_backward(*device, backward);
-          check_padding(gate);
-          check_padding(up);
-          check_padding(y);
-          // The argument of exp or erfc has a relative error of some roundings; it reaches the
-          // value multiplied by the argument, which is at most 1 + |x| + x^2 here (|x| < 14).
-          std::vector<double> scale, scale_gate, scale_up;
-          for (size_t i = 0; i < gates.size(); ++i) {
-            const double x = gates[i], condition = 1 + std::abs(x) + x * x;
-            scale.push_back(values[i] * condition);
-            // value / x = the cumulative part; the slope adds at most |x| times the density.
-            const double tail = std::exp(-std::abs(x)) * (1 + std::abs(x));
-            scale_gate.push_back(std::abs(dys[i] * ups[i]) * condition * (x > 0 ? 1 : tail));
-            scale_up.push_back(std::abs(dys[i] * x) * condition * (x > 0 ? 1 : tail));
-          }
-          const auto d_gates = gate.values(), d_ups = up.values();
-          const double relative = 16 * kU32;
-          return Outputs{{"y", values, bounds_of(values, scale, relative, dtype)},
-                         {"d_gate", d_gates, bounds_of(d_gates, scale_gate, relative, dtype)},
-                         {"d_up", d_ups, bounds_of(d_ups, scale_up, relative, dtype)}};
-        });
+        for (bool gated : {true, false}) {
+          check_every_isa(
+              name_of(gated ? "gated_activation" : "activation", c, dtype),
+              [&](std::shared_ptr<Device> device) {
+                TestMatrix gate(device, c.rows, c.cols, dtype, 1, 3),
+                    up(device, c.rows, c.cols, dtype, 2);
+                TestMatrix y(device, c.rows, c.cols, dtype, 3),
+                    d_y(device, c.rows, c.cols, dtype, 4);
+                const auto gates = gate.values(), dys = d_y.values();
+                auto ups = up.values();
+                if (!gated) ups.assign(ups.size(), 1);
+                GatedActivationForward forward;
+                forward.gate = gate.matrix();
+                if (gated) forward.up = up.matrix();
+                forward.y = y.matrix();
+                forward.activation = activation;
+                ops::gated_activation_forward(*device, forward);
+                const auto values = y.values();
+                GatedActivationBackward backward;  // both gradients in their inputs' place
+                backward.gate = backward.d_gate = gate.matrix();
+                if (gated) backward.up = backward.d_up = up.matrix();
+                backward.d_y = d_y.matrix();
+                backward.activation = activation;
+                ops::gated_activation_backward(*device, backward);
+                check_padding(gate);
+                check_padding(up);
+                check_padding(y);
+                // The argument of exp or erfc has a relative error of some roundings; it reaches
+                // the value multiplied by the argument, which is at most 1 + |x| + x^2 here (|x| <
+                // 14).
+                std::vector<double> scale, scale_gate, scale_up;
+                for (size_t i = 0; i < gates.size(); ++i) {
+                  const double x = gates[i], condition = 1 + std::abs(x) + x * x;
+                  scale.push_back(values[i] * condition);
+                  // value / x = the cumulative part; the slope adds at most |x| times the density.
+                  const double tail = std::exp(-std::abs(x)) * (1 + std::abs(x));
+                  scale_gate.push_back(std::abs(dys[i] * ups[i]) * condition * (x > 0 ? 1 : tail));
+                  scale_up.push_back(std::abs(dys[i] * x) * condition * (x > 0 ? 1 : tail));
+                }
+                const auto d_gates = gate.values(), d_ups = up.values();
+                const double relative = 16 * kU32;
+                // Without `up` its memory keeps its bits.
+                return Outputs{
+                    {"y", values, bounds_of(values, scale, relative, dtype)},
+                    {"d_gate", d_gates, bounds_of(d_gates, scale_gate, relative, dtype)},
+                    {"d_up", d_ups,
+                     gated ? bounds_of(d_ups, scale_up, relative, dtype) : std::vector<double>{}}};
+              });
+        }
       }
     }
   }
