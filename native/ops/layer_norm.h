@@ -1,5 +1,5 @@
-// LayerNorm and its gradient; see backend.h. Throws Error{kInvalidArgument} for arguments that break
-// the contract.
+// LayerNorm and its gradient; see backend.h. Throws Error{kInvalidArgument} for arguments that
+// break the contract.
 #pragma once
 
 #include "backend/device.h"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "model/device_memory.h"
 #include "model/fiber.h"
 
 namespace lowrank::cuda::model {
@@ -176,6 +177,7 @@ void run_grid(Index grid, unsigned threads, size_t shared_bytes, uint64_t seed, 
     Machine& m;
     ~Leave() { m.inside = false; }
   } leave{m};
+  const DeviceAccess access;
   ++m.statistics.grids;
   Shuffler shuffler{random_key(seed, RandomUse::kTest, m.statistics.grids)};
   std::vector<Index> blocks;

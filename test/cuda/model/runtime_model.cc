@@ -6,6 +6,7 @@
 #include <new>
 
 #include "cuda/runtime.h"
+#include "model/device_memory.h"
 
 namespace lowrank::cuda::runtime {
 
@@ -24,14 +25,21 @@ void describe(Stream, DeviceInfo* info) {
 
 // The exact size from the heap, so that the address sanitizer sees the ends.
 void* allocate(Stream, size_t bytes) {
+  if (model::has_device_memory()) return model::allocate_device_memory(bytes);
   constexpr std::align_val_t kAlignment{64};
   void* pointer = ::operator new(bytes, kAlignment);
   std::memset(pointer, 0, bytes);
   return pointer;
 }
-void release(Stream, void* pointer) noexcept { ::operator delete (pointer, std::align_val_t{64}); }
+void release(Stream, void* pointer) noexcept {
+  if (model::has_device_memory())
+    model::release_device_memory(pointer);
+  else
+    ::operator delete (pointer, std::align_val_t{64});
+}
 
 void upload(Stream, void* to, const void* from, size_t bytes) {
+  const model::DeviceAccess access;
   if (bytes > 0) std::memmove(to, from, bytes);
 }
 void download(Stream stream, void* to, const void* from, size_t bytes) {
@@ -41,6 +49,7 @@ void copy(Stream stream, void* to, const void* from, size_t bytes) {
   upload(stream, to, from, bytes);
 }
 void fill_zero(Stream, void* to, size_t bytes) {
+  const model::DeviceAccess access;
   if (bytes > 0) std::memset(to, 0, bytes);
 }
 void synchronize(Stream) {}
@@ -51,7 +60,7 @@ double time(Stream, void (*work)(void*), void* argument) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-bool host_memory() { return true; }
+bool host_memory() { return !model::has_device_memory(); }
 int processors(Stream) { return 1; }
 
 }  // namespace lowrank::cuda::runtime

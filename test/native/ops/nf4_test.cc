@@ -35,29 +35,46 @@ struct Quantized {
   std::vector<float> absmax;
 };
 
-Quantized quantize(const Device& device, const std::vector<float>& x, DType dtype) {
-  const std::vector<uint8_t> from = converted(x, dtype);
-  Quantized result;
-  result.codes.resize((x.size() + 1) / 2);
-  result.absmax.resize((x.size() + 63) / 64);
+using DevicePointer = std::shared_ptr<Device>;
+
+Quantized quantize(const DevicePointer& device, const std::vector<float>& x, DType dtype) {
+  const TestArray<uint8_t> from(device, converted(x, dtype));
+  const TestArray<uint8_t> codes(device, std::vector<uint8_t>((x.size() + 1) / 2));
+  const TestArray<float> absmax(device, std::vector<float>((x.size() + 63) / 64));
   QuantizeNf4 op;
   op.from = from.data();
   op.from_dtype = dtype;
   op.count = static_cast<int64_t>(x.size());
-  op.codes = result.codes.data();
-  op.absmax = result.absmax.data();
-  device.check(device.backend().quantize_nf4(device.handle(), &op), "quantize_nf4");
-  return result;
+  op.codes = codes.data();
+  op.absmax = absmax.data();
+  device->check(device->backend().quantize_nf4(device->handle(), &op), "quantize_nf4");
+  return {codes.values(), absmax.values()};
 }
 
-std::vector<uint8_t> dequantize(const Device& device, const Weight& weight, DType dtype) {
-  std::vector<uint8_t> bytes(static_cast<size_t>(weight.rows * weight.cols) * dtype_size(dtype));
+// Of a weight that lies in host memory.
+std::vector<uint8_t> dequantize(const DevicePointer& device, const Weight& weight, DType dtype) {
+  const auto count = static_cast<size_t>(weight.rows * weight.cols), blocks = (count + 63) / 64;
+  const auto copied = [&](auto* from, size_t values) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(from)>>;
+    return TestArray<T>(device, from, from ? values : 0);
+  };
+  const auto codes = copied(static_cast<const uint8_t*>(weight.data), (count + 1) / 2);
+  const auto absmax = copied(weight.absmax, blocks);
+  const auto absmax_codes = copied(weight.absmax_codes, blocks);
+  const auto nested_absmax = copied(weight.nested_absmax, (blocks + 255) / 256);
+  const auto nested_code = copied(weight.nested_code, 256);
+  const TestArray<uint8_t> to(device, std::vector<uint8_t>(count * dtype_size(dtype)));
   Dequantize op;
   op.weight = weight;
-  op.to = bytes.data();
+  op.weight.data = codes.data();
+  if (weight.absmax) op.weight.absmax = absmax.data();
+  if (weight.absmax_codes) op.weight.absmax_codes = absmax_codes.data();
+  if (weight.nested_absmax) op.weight.nested_absmax = nested_absmax.data();
+  if (weight.nested_code) op.weight.nested_code = nested_code.data();
+  op.to = to.data();
   op.to_dtype = dtype;
-  device.check(device.backend().dequantize(device.handle(), &op), "dequantize");
-  return bytes;
+  device->check(device->backend().dequantize(device->handle(), &op), "dequantize");
+  return to.values();
 }
 
 Weight nf4_weight(const Quantized& q, int64_t rows, int64_t cols) {
@@ -76,18 +93,19 @@ struct Nested {
   float offset = 0;
 };
 
-Nested quantize_absmax(const Device& device, const std::vector<float>& absmax) {
-  Nested result;
-  result.codes.resize(absmax.size());
-  result.absmax.resize((absmax.size() + 255) / 256);
+Nested quantize_absmax(const DevicePointer& device, const std::vector<float>& values) {
+  const TestArray<float> from(device, values);
+  const TestArray<uint8_t> codes(device, std::vector<uint8_t>(values.size()));
+  const TestArray<float> absmax(device, std::vector<float>((values.size() + 255) / 256));
+  float offset = 0;
   QuantizeAbsmax op;
-  op.absmax = absmax.data();
-  op.count = static_cast<int64_t>(absmax.size());
-  op.codes = result.codes.data();
-  op.nested_absmax = result.absmax.data();
-  op.offset = &result.offset;
-  device.check(device.backend().quantize_absmax(device.handle(), &op), "quantize_absmax");
-  return result;
+  op.absmax = from.data();
+  op.count = static_cast<int64_t>(values.size());
+  op.codes = codes.data();
+  op.nested_absmax = absmax.data();
+  op.offset = &offset;
+  device->check(device->backend().quantize_absmax(device->handle(), &op), "quantize_absmax");
+  return {codes.values(), absmax.values(), offset};
 }
 
 // Normal values, some of them at extremes, `count` of them.
@@ -136,11 +154,11 @@ TEST(nf4_codes_and_absmax_are_those_of_bitsandbytes) {
   for (const auto& [name, device] : devices()) {
     for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
       const std::string suffix = std::string(".") + torch_name(dtype), what = name + suffix;
-      const Quantized q = quantize(*device, x, dtype);
+      const Quantized q = quantize(device, x, dtype);
       check_same_bits(what + " codes", q.codes, values_of<uint8_t>(file, "codes" + suffix));
       check_same_bits(what + " absmax", q.absmax, values_of<float>(file, "absmax" + suffix));
       const Weight weight = nf4_weight(q, 1, static_cast<int64_t>(x.size()));
-      check_same_bits(what + " dequantized", dequantize(*device, weight, dtype),
+      check_same_bits(what + " dequantized", dequantize(device, weight, dtype),
                       values_of<uint8_t>(file, "dequantized" + suffix));
     }
   }
@@ -151,7 +169,7 @@ TEST(double_quantization_is_that_of_bitsandbytes) {
   const std::vector<float> absmax = values_of<float>(file, "absmax");
   const std::vector<float> restored = values_of<float>(file, "absmax.restored");
   for (const auto& [name, device] : devices()) {
-    const Nested nested = quantize_absmax(*device, absmax);
+    const Nested nested = quantize_absmax(device, absmax);
     check_same_bits(name + " offset", {nested.offset}, values_of<float>(file, "offset"));
     check_same_bits(name + " codes", nested.codes, values_of<uint8_t>(file, "nested_codes"));
     check_same_bits(name + " absmax", nested.absmax, values_of<float>(file, "nested_absmax"));
@@ -166,7 +184,7 @@ TEST(double_quantization_is_that_of_bitsandbytes) {
     weight.nested_absmax = nested.absmax.data();
     weight.nested_code = signed_dynamic_map().values.data();
     weight.nested_offset = nested.offset;
-    const std::vector<uint8_t> bytes = dequantize(*device, weight, DType::kF32);
+    const std::vector<uint8_t> bytes = dequantize(device, weight, DType::kF32);
     std::vector<float> first(absmax.size());
     for (size_t i = 0; i < first.size(); ++i) std::memcpy(&first[i], bytes.data() + i * 256, 4);
     check_same_bits(name + " restored", first, restored);
@@ -178,17 +196,17 @@ TEST(nf4_fast_paths_have_the_bits_of_the_reference) {
     const std::vector<float> x = mixed_values(count);
     for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
       const auto reference = devices()[0].device;
-      const Quantized expected = quantize(*reference, x, dtype);
+      const Quantized expected = quantize(reference, x, dtype);
       const Weight weight = nf4_weight(expected, 1, static_cast<int64_t>(count));
       for (int threads = 1; threads <= 3; ++threads)
         for (const auto& [name, device] : devices(threads)) {
-          const Quantized q = quantize(*device, x, dtype);
+          const Quantized q = quantize(device, x, dtype);
           const std::string what = name + " " + torch_name(dtype) + " " + std::to_string(count);
           check_same_bits(what + " codes", q.codes, expected.codes);
           check_same_bits(what + " absmax", q.absmax, expected.absmax);
           for (DType to : {DType::kF32, DType::kBF16, DType::kF16})
-            check_same_bits(what + " dequantized", dequantize(*device, weight, to),
-                            dequantize(*reference, weight, to));
+            check_same_bits(what + " dequantized", dequantize(device, weight, to),
+                            dequantize(reference, weight, to));
         }
     }
   }
@@ -199,10 +217,10 @@ TEST(double_quantization_fast_paths_have_the_bits_of_the_reference) {
   const uint64_t key = random_key(6, RandomUse::kTest);
   for (size_t i = 0; i < absmax.size(); ++i)
     absmax[i] = std::abs(random_normal(key, i)) * (i % 700 == 0 ? 30.0f : 1.0f);
-  const Nested expected = quantize_absmax(*devices()[0].device, absmax);
+  const Nested expected = quantize_absmax(devices()[0].device, absmax);
   for (int threads = 1; threads <= 3; ++threads)
     for (const auto& [name, device] : devices(threads)) {
-      const Nested nested = quantize_absmax(*device, absmax);
+      const Nested nested = quantize_absmax(device, absmax);
       check_same_bits<float>(name + " offset", {nested.offset}, {expected.offset});
       check_same_bits(name + " codes", nested.codes, expected.codes);
       check_same_bits(name + " absmax", nested.absmax, expected.absmax);

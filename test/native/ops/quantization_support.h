@@ -11,6 +11,7 @@
 #include "io/safetensors.h"
 #include "support/isa_check.h"
 #include "support/test.h"
+#include "support/test_array.h"
 
 namespace lowrank::test {
 

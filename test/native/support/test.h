@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <sstream>
 #include <string>
@@ -22,6 +23,13 @@ struct Register {
   Register(const char* name, std::function<void()> body) {
     cases().push_back({name, std::move(body)});
   }
+};
+
+// Asked before the first case: why this program can't run here, or "". It then prints
+// "skipped: <why>" and ends with kSkipped.
+inline constexpr int kSkipped = 77;
+struct SkipUnless {
+  explicit SkipUnless(std::string (*reason)());
 };
 
 }  // namespace lowrank::test

@@ -8,6 +8,9 @@
 namespace lowrank::test {
 
 static int failures_in_case = 0;
+static std::string (*skip_reason)() = nullptr;
+
+SkipUnless::SkipUnless(std::string (*reason)()) { skip_reason = reason; }
 
 std::vector<Case>& cases() {
   static std::vector<Case> all;
@@ -24,6 +27,11 @@ void report_failure(const char* file, int line, const std::string& message) {
 // With an argument, only the cases whose name contains it run.
 int main(int argc, char** argv) {
   using namespace lowrank::test;
+  const std::string reason = skip_reason ? skip_reason() : "";
+  if (!reason.empty()) {
+    std::printf("skipped: %s\n", reason.c_str());
+    return kSkipped;
+  }
   int passed = 0, failed = 0;
   for (const Case& test : cases()) {
     if (argc > 1 && !std::strstr(test.name.c_str(), argv[1])) continue;

@@ -1,0 +1,26 @@
+// Memory of a modelled device that is its own: one stretch of addresses that faults on every access
+// but those of grids and of the runtime's copies. Without it device memory is the heap's, where the
+// address sanitizer sees the ends of every allocation.
+#pragma once
+
+#include <cstddef>
+
+namespace lowrank::cuda::model {
+
+// Before the first device is opened.
+void use_device_memory();
+bool has_device_memory();
+
+void* allocate_device_memory(size_t bytes);
+void release_device_memory(void* pointer) noexcept;
+
+// While one lives, device memory can be accessed.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
+}  // namespace lowrank::cuda::model
