@@ -8,6 +8,11 @@
 //   shuffle_xor(value, lanes)             full warps only; value is 4 or 8 bytes
 //   shared<T>()                           the block's shared memory as one struct
 //   mma_16x8x16(d, a, b, format)          see there
+//   load_matrices<transposed>(array, index, pairs)   ldmatrix; see there
+//   copy_async(array, index, from)        16 bytes to shared memory; both sides aligned to them
+//   copies_commit(), copies_wait<n>()     closes a group of this thread's copies; waits until at
+//                                         most n groups are under way. Others see them after a
+//                                         block_sync() that follows the wait
 //   SharedArray<T, N>                     an array inside that struct; the model checks indices
 //   float_from_bf16, bf16_from_float      rounding to nearest, ties to even
 //   load_vector<T>(pointer)               one load of sizeof(T) bytes, aligned to them
@@ -36,6 +41,13 @@ using Pair = uint32_t;
 
 enum class MmaFormat { kBF16, kF16 };
 
+struct alignas(16) Words4 {
+  uint32_t w[4];
+};
+struct alignas(8) Words2 {
+  uint32_t w[2];
+};
+
 }  // namespace lowrank::cuda
 
 #ifdef __CUDACC__
@@ -54,6 +66,10 @@ constexpr T smaller(T a, T b) {
 template <typename T>
 constexpr T larger(T a, T b) {
   return a < b ? b : a;
+}
+
+LOWRANK_DEVICE inline bool aligned(const void* pointer, size_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
 }
 
 LOWRANK_DEVICE inline unsigned lane_index() { return thread_index() % kWarp; }
@@ -83,6 +99,16 @@ LOWRANK_DEVICE inline F16 element_from<F16>(float x) {
 LOWRANK_DEVICE inline Pair bf16_pair(float low, float high) {
   return static_cast<Pair>(bf16_from_float(low).bits) |
          static_cast<Pair>(bf16_from_float(high).bits) << 16;
+}
+
+// Two neighbours, or only the first of them.
+LOWRANK_DEVICE inline void store_two(BF16* to, float first, float second, bool both) {
+  if (both && aligned(to, sizeof(Pair))) {
+    *reinterpret_cast<Pair*>(to) = bf16_pair(first, second);
+    return;
+  }
+  to[0] = element_from<BF16>(first);
+  if (both) to[1] = element_from<BF16>(second);
 }
 
 // ---- Reductions ---------------------------------------------------------------------------------

@@ -42,6 +42,10 @@ struct SharedArray {
   __device__ __forceinline__ Pair pair(size_t i) const {
     return *reinterpret_cast<const Pair*>(values + i);
   }
+  // 16 bytes at a multiple of as many.
+  __device__ __forceinline__ void set_words(size_t i, const Words4& words) {
+    *reinterpret_cast<Words4*>(values + i) = words;
+  }
   __device__ __forceinline__ void set_pair(size_t i, Pair pair) {
     *reinterpret_cast<Pair*>(values + i) = pair;
   }
@@ -80,6 +84,41 @@ __device__ __forceinline__ void mma_16x8x16(float (&d)[4], const Pair (&a)[4], c
         "{%8,%9}, {%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four 8 x 8 matrices of 16-bit values for one warp (PTX ISA, ldmatrix): lane l points at row l % 8
+// of matrix l / 8, 16 bytes at tile[i], and receives of matrix m the pair (row l / 4, columns 2 (l
+// % 4) and the next); transposed: rows 2 (l % 4) and the next of column l / 4.
+template <bool kTransposed, size_t N>
+__device__ __forceinline__ void load_matrices(const SharedArray<BF16, N>& tile, size_t i,
+                                              Pair (&to)[4]) {
+  const auto row = static_cast<uint32_t>(__cvta_generic_to_shared(tile.values + i));
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+// PTX ISA, cp.async: past the first-level cache, since a block reads each element once.
+template <typename T, size_t N>
+__device__ __forceinline__ void copy_async(SharedArray<T, N>& to, size_t i, const void* from) {
+  const auto target = static_cast<uint32_t>(__cvta_generic_to_shared(to.values + i));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(target),
+               "l"(__cvta_generic_to_global(from))
+               : "memory");
+}
+__device__ __forceinline__ void copies_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kLeft>
+__device__ __forceinline__ void copies_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
 template <typename Shared>

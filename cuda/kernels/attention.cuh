@@ -3,27 +3,28 @@
 //   P = exp(scale q.k - lse), D = sum(d_out * out), dS = P * (d_out.v - D),
 //   dq = scale dS k, dk = scale dS^T q, dv = P^T d_out.
 // No atomics: one kernel walks over queries for a tile of keys, another over keys for one of
-// queries.
+// queries. These are the kernels over f32, in plain arithmetic; attention_mma.cuh has those over
+// bf16.
 #pragma once
 
 #include "cuda/kernels/attention_tile.cuh"
 
 namespace lowrank::cuda {
 
-template <typename X, int D>
+template <int D>
 struct AttentionShared {
   static constexpr size_t kSize =
       static_cast<size_t>(AttentionTile<D>::kRows * AttentionTile<D>::kStride);
-  SharedArray<X, kSize> q, kv;  // kv holds keys, then values
+  SharedArray<float, kSize> q, kv;  // kv holds keys, then values
   WeightTile<D> p;
 };
 
 // grid: stretches of queries x heads.
-template <typename X, int D>
-LOWRANK_KERNEL void attention_kernel(AttentionArguments a, View<X> q, View<X> k, View<X> v,
-                                     View<X> out, float* lse) {
+template <int D>
+LOWRANK_KERNEL void attention_kernel(AttentionArguments a, View<float> q, View<float> k,
+                                     View<float> v, View<float> out, float* lse) {
   using Tile = AttentionTile<D>;
-  AttentionShared<X, D>& s = shared<AttentionShared<X, D>>();
+  AttentionShared<D>& s = shared<AttentionShared<D>>();
   Stretch stretch;
   if (!find_stretch(a, block_index().x, Tile::kRows, false, &stretch)) return;
   const int dim = a.head_dim;
@@ -32,9 +33,8 @@ LOWRANK_KERNEL void attention_kernel(AttentionArguments a, View<X> q, View<X> k,
   const int64_t query = stretch.begin + Tile::row();
   load_rows<D>(s.q, q, stretch.q_first + stretch.begin, stretch.end - stretch.begin, q_col, dim);
   float sums[Tile::kDims] = {}, largest = -INFINITY, total = 0;
-  const int64_t last = stretch.end - 1 + stretch.lag();
-  int64_t key0 = a.window > 0 ? stretch.begin + stretch.lag() - a.window + 1 : 0;
-  for (key0 = larger<int64_t>(key0, 0); key0 <= last; key0 += Tile::kRows) {
+  const RowRange seen_keys = keys_of_queries(a, stretch);
+  for (int64_t key0 = seen_keys.begin; key0 < seen_keys.end; key0 += Tile::kRows) {
     const int64_t keys = smaller<int64_t>(Tile::kRows, stretch.k_count - key0);
     load_rows<D>(s.kv, k, stretch.k_first + key0, keys, kv_col, dim);
     block_sync();
@@ -70,7 +70,7 @@ LOWRANK_KERNEL void attention_kernel(AttentionArguments a, View<X> q, View<X> k,
   LOWRANK_UNROLL
   for (int i = 0; i < Tile::kDims; ++i) {
     const int col = Tile::part() + i * Tile::kLanes;
-    if (col < dim) out.at(row, q_col + col) = element_from<X>(sums[i] / total);
+    if (col < dim) out.at(row, q_col + col) = sums[i] / total;
   }
   if (lse && Tile::part() == 0) lse[head * a.query_rows + row] = largest + logf(total);
 }
@@ -90,21 +90,21 @@ LOWRANK_KERNEL void attention_delta_kernel(AttentionArguments a, View<X> out, Vi
   if (lane_index() == 0) delta[head * a.query_rows + row] = sum;
 }
 
-template <typename X, int D>
+template <int D>
 struct AttentionBackwardShared {
-  static constexpr size_t kSize = AttentionShared<X, D>::kSize;
-  SharedArray<X, kSize> q, d_out, k, v;
+  static constexpr size_t kSize = AttentionShared<D>::kSize;
+  SharedArray<float, kSize> q, d_out, k, v;
   WeightTile<D> p, d_s;
 };
 
 // Gradients of a tile of keys and values; grid: stretches of keys x key heads. Rows of the score
 // matrix are keys here.
-template <typename X, int D>
-LOWRANK_KERNEL void attention_keys_kernel(AttentionArguments a, View<X> q, View<X> k, View<X> v,
-                                          View<X> d_out, const float* lse, const float* delta,
-                                          View<X> d_k, View<X> d_v) {
+template <int D>
+LOWRANK_KERNEL void attention_keys_kernel(AttentionArguments a, View<float> q, View<float> k,
+                                          View<float> v, View<float> d_out, const float* lse,
+                                          const float* delta, View<float> d_k, View<float> d_v) {
   using Tile = AttentionTile<D>;
-  AttentionBackwardShared<X, D>& s = shared<AttentionBackwardShared<X, D>>();
+  AttentionBackwardShared<D>& s = shared<AttentionBackwardShared<D>>();
   Stretch stretch;
   if (!find_stretch(a, block_index().x, Tile::kRows, true, &stretch)) return;
   const int dim = a.head_dim;
@@ -112,14 +112,11 @@ LOWRANK_KERNEL void attention_keys_kernel(AttentionArguments a, View<X> q, View<
   const int64_t first = stretch.k_first + stretch.begin, keys = stretch.end - stretch.begin;
   load_rows<D>(s.k, k, first, keys, kv_col, dim);
   load_rows<D>(s.v, v, first, keys, kv_col, dim);
-  const int64_t key = stretch.begin + Tile::row(), lag = stretch.lag();
-  // Queries that see any of these keys.
-  const int64_t begin = larger<int64_t>(0, stretch.begin - lag);
-  const int64_t end =
-      a.window > 0 ? smaller(stretch.q_count, stretch.end - 1 + a.window - lag) : stretch.q_count;
+  const int64_t key = stretch.begin + Tile::row();
+  const RowRange range = queries_of_keys(a, stretch);
   float key_sums[Tile::kDims] = {}, value_sums[Tile::kDims] = {};
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    for (int64_t query0 = begin; query0 < end; query0 += Tile::kRows) {
+    for (int64_t query0 = range.begin; query0 < range.end; query0 += Tile::kRows) {
       const int64_t row0 = stretch.q_first + query0;
       const int64_t queries = smaller<int64_t>(Tile::kRows, stretch.q_count - query0);
       block_sync();  // the last round's tiles have been read
@@ -152,34 +149,34 @@ LOWRANK_KERNEL void attention_keys_kernel(AttentionArguments a, View<X> q, View<
   for (int i = 0; i < Tile::kDims; ++i) {
     const int col = Tile::part() + i * Tile::kLanes;
     if (col >= dim) continue;
-    d_k.at(stretch.k_first + key, kv_col + col) = element_from<X>(key_sums[i]);
-    d_v.at(stretch.k_first + key, kv_col + col) = element_from<X>(value_sums[i]);
+    d_k.at(stretch.k_first + key, kv_col + col) = key_sums[i];
+    d_v.at(stretch.k_first + key, kv_col + col) = value_sums[i];
   }
 }
 
 // Gradient of a tile of queries; grid: stretches of queries x heads. d_q may be d_out: a block
 // reads its rows and head of d_out at the beginning and alone.
-template <typename X, int D>
-LOWRANK_KERNEL void attention_queries_kernel(AttentionArguments a, View<X> q, View<X> k, View<X> v,
-                                             View<X> d_out, const float* lse, const float* delta,
-                                             View<X> d_q) {
+template <int D>
+LOWRANK_KERNEL void attention_queries_kernel(AttentionArguments a, View<float> q, View<float> k,
+                                             View<float> v, View<float> d_out, const float* lse,
+                                             const float* delta, View<float> d_q) {
   using Tile = AttentionTile<D>;
-  AttentionBackwardShared<X, D>& s = shared<AttentionBackwardShared<X, D>>();
+  AttentionBackwardShared<D>& s = shared<AttentionBackwardShared<D>>();
   Stretch stretch;
   if (!find_stretch(a, block_index().x, Tile::kRows, false, &stretch)) return;
   const int dim = a.head_dim;
   const int64_t head = block_index().y, q_col = head * dim;
   const int64_t kv_col = head / (a.heads / a.kv_heads) * dim;
   const int64_t first = stretch.q_first + stretch.begin, queries = stretch.end - stretch.begin;
-  const int64_t query = stretch.begin + Tile::row(), last = stretch.end - 1 + stretch.lag();
+  const int64_t query = stretch.begin + Tile::row();
   load_rows<D>(s.q, q, first, queries, q_col, dim);
   load_rows<D>(s.d_out, d_out, first, queries, q_col, dim);
   const bool inside = query < stretch.end;
   const int64_t at = head * a.query_rows + stretch.q_first + query;
   const float log_sum = inside ? lse[at] : 0, own_delta = inside ? delta[at] : 0;
   float sums[Tile::kDims] = {};
-  int64_t key0 = a.window > 0 ? stretch.begin + stretch.lag() - a.window + 1 : 0;
-  for (key0 = larger<int64_t>(key0, 0); key0 <= last; key0 += Tile::kRows) {
+  const RowRange seen_keys = keys_of_queries(a, stretch);
+  for (int64_t key0 = seen_keys.begin; key0 < seen_keys.end; key0 += Tile::kRows) {
     const int64_t keys = smaller<int64_t>(Tile::kRows, stretch.k_count - key0);
     block_sync();  // the last round's tiles have been read
     load_rows<D>(s.k, k, stretch.k_first + key0, keys, kv_col, dim);
@@ -202,7 +199,7 @@ LOWRANK_KERNEL void attention_queries_kernel(AttentionArguments a, View<X> q, Vi
   LOWRANK_UNROLL
   for (int i = 0; i < Tile::kDims; ++i) {
     const int col = Tile::part() + i * Tile::kLanes;
-    if (col < dim) d_q.at(stretch.q_first + query, q_col + col) = element_from<X>(sums[i]);
+    if (col < dim) d_q.at(stretch.q_first + query, q_col + col) = sums[i];
   }
 }
 

@@ -34,17 +34,6 @@ struct Operand {
   Dropout dropout;
 };
 
-struct alignas(16) Words4 {
-  uint32_t w[4];
-};
-struct alignas(8) Words2 {
-  uint32_t w[2];
-};
-
-LOWRANK_DEVICE inline bool aligned(const void* pointer, size_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0;
-}
-
 // Eight elements of a float type at `from`, which is aligned to 16 bytes.
 LOWRANK_DEVICE inline void load8_aligned(const float* from, float (&v)[8]) {
   LOWRANK_UNROLL

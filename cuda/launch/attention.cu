@@ -1,32 +1,14 @@
 // Launches of attention. Documents' lengths stand in device memory, so there is a block for every
 // stretch that there could be; those without one end at once.
-#include "cuda/kernels/attention.cuh"
-
-#include <stdexcept>
+#include "cuda/launch/attention.h"
 
 #include "cuda/dispatch.h"
-#include "cuda/runtime.h"
+#include "cuda/kernels/attention.cuh"
 
 namespace lowrank::cuda {
 namespace {
 
-template <int D>
-struct HeadTag {
-  static constexpr int kDim = D;
-};
-
-// Calls body(HeadTag<the smallest kernel that holds this head size>).
-template <typename Body>
-void with_head(int32_t head_dim, const Body& body) {
-  if (head_dim <= 64)
-    body(HeadTag<64>{});
-  else if (head_dim <= 128)
-    body(HeadTag<128>{});
-  else if (head_dim <= 256)
-    body(HeadTag<256>{});
-  else
-    throw std::invalid_argument("attention heads of more than 256 elements aren't supported");
-}
+using Heads = HeadSizes<64, 128, 256>;
 
 AttentionArguments arguments_of(const AttentionForward& op) {
   AttentionArguments a;
@@ -42,13 +24,6 @@ AttentionArguments arguments_of(const AttentionForward& op) {
   return a;
 }
 
-template <int D>
-Grid stretch_grid(int64_t rows, int32_t documents, int32_t heads) {
-  if (rows == 0) return {0};
-  return {static_cast<unsigned>(rows / AttentionTile<D>::kRows + documents),
-          static_cast<unsigned>(heads)};
-}
-
 }  // namespace
 
 // The backward pass keeps delta [heads, query rows] in f32.
@@ -59,15 +34,13 @@ size_t attention_workspace_bytes(const AttentionShape& shape) {
 
 void attention_forward(CudaDevice& device, const AttentionForward& op) {
   const AttentionArguments a = arguments_of(op);
-  with_activation(op.q.dtype, [&](auto tag) {
-    using X = typename decltype(tag)::Type;
-    with_head(op.head_dim, [&](auto head) {
-      constexpr int D = decltype(head)::kDim;
-      launch<AttentionShared<X, D>>(device.stream, attention_kernel<X, D>,
-                                    stretch_grid<D>(op.q.rows, op.documents, op.heads),
-                                    kAttentionThreads, a, view<X>(op.q), view<X>(op.k),
-                                    view<X>(op.v), view<X>(op.out), op.lse);
-    });
+  if (op.q.dtype == DType::kBF16) return attention_mma_forward(device, a, op);
+  with_head(Heads{}, op.head_dim, [&](auto head) {
+    constexpr int D = decltype(head)::kDim;
+    launch<AttentionShared<D>>(
+        device.stream, attention_kernel<D>,
+        stretch_grid(op.q.rows, AttentionTile<D>::kRows, op.documents, op.heads), kAttentionThreads,
+        a, view<float>(op.q), view<float>(op.k), view<float>(op.v), view<float>(op.out), op.lse);
   });
 }
 
@@ -81,19 +54,20 @@ void attention_backward(CudaDevice& device, const AttentionBackward& op) {
                     static_cast<unsigned>(f.heads)};
     launch<NoShared>(device.stream, attention_delta_kernel<X>, rows, kAttentionThreads, a,
                      view<X>(f.out), view<X>(op.d_out), delta);
-    with_head(f.head_dim, [&](auto head) {
-      constexpr int D = decltype(head)::kDim;
-      using Shared = AttentionBackwardShared<X, D>;
-      // Keys first: d_q may take d_out's place.
-      launch<Shared>(device.stream, attention_keys_kernel<X, D>,
-                     stretch_grid<D>(f.k.rows, f.documents, f.kv_heads), kAttentionThreads, a,
-                     view<X>(f.q), view<X>(f.k), view<X>(f.v), view<X>(op.d_out), f.lse, delta,
-                     view<X>(op.d_k), view<X>(op.d_v));
-      launch<Shared>(device.stream, attention_queries_kernel<X, D>,
-                     stretch_grid<D>(f.q.rows, f.documents, f.heads), kAttentionThreads, a,
-                     view<X>(f.q), view<X>(f.k), view<X>(f.v), view<X>(op.d_out), f.lse, delta,
-                     view<X>(op.d_q));
-    });
+  });
+  if (f.q.dtype == DType::kBF16) return attention_mma_backward(device, a, op, delta);
+  with_head(Heads{}, f.head_dim, [&](auto head) {
+    constexpr int D = decltype(head)::kDim, kRows = AttentionTile<D>::kRows;
+    using Shared = AttentionBackwardShared<D>;
+    // Keys first: d_q may take d_out's place.
+    launch<Shared>(device.stream, attention_keys_kernel<D>,
+                   stretch_grid(f.k.rows, kRows, f.documents, f.kv_heads), kAttentionThreads, a,
+                   view<float>(f.q), view<float>(f.k), view<float>(f.v), view<float>(op.d_out),
+                   f.lse, delta, view<float>(op.d_k), view<float>(op.d_v));
+    launch<Shared>(device.stream, attention_queries_kernel<D>,
+                   stretch_grid(f.q.rows, kRows, f.documents, f.heads), kAttentionThreads, a,
+                   view<float>(f.q), view<float>(f.k), view<float>(f.v), view<float>(op.d_out),
+                   f.lse, delta, view<float>(op.d_q));
   });
 }
 

@@ -142,6 +142,95 @@ TEST(reductions_have_the_same_bits_in_every_order) {
 
 namespace {
 
+struct Copies {
+  SharedArray<BF16, 32 * 8> early, late;
+};
+
+// Each thread copies 8 values to either array, and reads its neighbour's.
+LOWRANK_KERNEL void copy_rows(const BF16* from, float* out, int waits, bool at_end) {
+  Copies& s = shared<Copies>();
+  const unsigned i = thread_index();
+  copy_async(s.early, i * 8, from + i * 8);
+  copies_commit();
+  copy_async(s.late, i * 8, from + i * 8);
+  copies_commit();
+  if (waits == 1) copies_wait<1>();
+  if (waits == 2) copies_wait<0>();
+  block_sync();
+  const unsigned next = (i + 1) % 32;
+  out[2 * i] = as_float(s.early[next * 8 + 3]);
+  out[2 * i + 1] = as_float(s.late[next * 8 + 3]);
+  block_sync();
+  if (at_end) copies_wait<0>();
+}
+
+std::vector<float> copied(int waits, bool at_end = true) {
+  alignas(16) BF16 from[256];
+  for (unsigned i = 0; i < 256; ++i) from[i] = to_bf16(static_cast<float>(i));
+  std::vector<float> out(64);
+  run<Copies>(4, copy_rows, 1, 32, static_cast<const BF16*>(from), out.data(), waits, at_end);
+  return out;
+}
+
+}  // namespace
+
+TEST(asynchronous_copies_arrive_when_they_are_awaited) {
+  for (int waits = 0; waits < 3; ++waits) {
+    const std::vector<float> out = copied(waits);
+    for (unsigned i = 0; i < 32; ++i) {
+      const float expected = static_cast<float>((i + 1) % 32 * 8 + 3);
+      CHECK(waits >= 1 ? out[2 * i] == expected : std::isnan(out[2 * i]));
+      CHECK(waits >= 2 ? out[2 * i + 1] == expected : std::isnan(out[2 * i + 1]));
+    }
+  }
+  try {
+    copied(1, false);
+    CHECK(false);
+  } catch (const model::ModelError& error) {
+    CHECK(contains(error.what(), "copies are under way"));
+  }
+}
+
+namespace {
+
+// 16 x 16 values, value = row * 16 + column, as fragments of both kinds.
+struct Square {
+  SharedArray<BF16, 16 * 24> values;
+};
+template <bool kTransposed>
+LOWRANK_KERNEL void load_square(float* out) {
+  Square& s = shared<Square>();
+  const unsigned lane = thread_index();
+  for (unsigned i = lane; i < 256; i += 32)
+    s.values[i / 16 * 24 + i % 16] = element_from<BF16>(static_cast<float>(i));
+  block_sync();
+  Pair pairs[4];
+  load_matrices<kTransposed>(s.values, lane % 16 * 24 + lane / 16 * 8, pairs);
+  for (unsigned m = 0; m < 4; ++m)
+    for (unsigned half = 0; half < 2; ++half)
+      out[(lane * 4 + m) * 2 + half] =
+          to_float(BF16{static_cast<uint16_t>(pairs[m] >> (16 * half))});
+}
+
+}  // namespace
+
+TEST(matrices_are_loaded_as_fragments) {
+  std::vector<float> plain(256), transposed(256);
+  run<Square>(1, load_square<false>, 1, 32, plain.data());
+  run<Square>(1, load_square<true>, 1, 32, transposed.data());
+  for (unsigned lane = 0; lane < 32; ++lane)
+    for (unsigned m = 0; m < 4; ++m)
+      for (unsigned half = 0; half < 2; ++half) {
+        // Matrix m begins at row m % 2 * 8, column m / 2 * 8.
+        const unsigned first = m % 2 * 8 * 16 + m / 2 * 8, at = (lane * 4 + m) * 2 + half;
+        const unsigned along = lane % 4 * 2 + half, across = lane / 4;
+        CHECK_EQ(plain[at], static_cast<float>(first + across * 16 + along));
+        CHECK_EQ(transposed[at], static_cast<float>(first + along * 16 + across));
+      }
+}
+
+namespace {
+
 float a_of(unsigned row, unsigned k) {
   return static_cast<float>(row) - 0.5f * static_cast<float>(k);
 }

@@ -28,10 +28,18 @@ std::string name_of(SourcePlace place) {
   return std::string(place.file) + ":" + std::to_string(place.line);
 }
 
+struct Copy {
+  void* to;
+  const void* from;
+  uint64_t group;
+};
+
 struct Thread {
   ThreadPlace place;
   State state = State::kReady;
   SourcePlace waits_at;
+  std::vector<Copy> copies;  // under way, oldest first
+  uint64_t groups = 0;       // committed so far
 };
 
 struct Warp {
@@ -90,6 +98,7 @@ void thread_body(void*) {
   Machine& m = machine();
   try {
     m.body(m.argument);
+    if (!m.current().copies.empty()) fail("a thread ends while its copies are under way");
   } catch (const std::exception& error) {
     if (m.error.empty()) m.error = error.what();
   }
@@ -239,6 +248,25 @@ void meet(uint32_t mask, const void* input, void* output, size_t in_bytes, size_
       if (mask >> i & 1) m.threads[first + i].state = State::kReady;
   }
   std::memcpy(output, warp.outputs + lane * kRowBytes, out_bytes);
+}
+
+void copy_later(void* to, const void* from) {
+  Thread& thread = machine().current();
+  std::memset(to, 0xff, 16);
+  thread.copies.push_back({to, from, thread.groups});
+}
+
+void commit_copies() { ++machine().current().groups; }
+
+void await_copies(unsigned groups_left) {
+  Thread& thread = machine().current();
+  size_t done = 0;
+  for (; done < thread.copies.size(); ++done) {
+    const Copy& copy = thread.copies[done];
+    if (copy.group + groups_left >= thread.groups) break;
+    std::memcpy(copy.to, copy.from, 16);
+  }
+  thread.copies.erase(thread.copies.begin(), thread.copies.begin() + static_cast<long>(done));
 }
 
 void fail(const std::string& message) { throw ModelError(message); }

@@ -5,6 +5,7 @@
 // exact size and filled with NaN bits. Throws ModelError on what a GPU would leave undefined:
 //   - a thread ends or waits elsewhere while others of its block wait at a barrier
 //   - a warp operation whose lanes disagree on mask or place, or name a lane that has ended
+//   - a thread that ends while its asynchronous copies are under way
 //   - an index outside a shared array, more than a device has of threads or shared memory
 #pragma once
 
@@ -59,6 +60,13 @@ inline constexpr size_t kRowBytes = 64;
 using Combine = void (*)(const unsigned char* inputs, unsigned char* outputs, uint32_t mask);
 void meet(uint32_t mask, const void* input, void* output, size_t in_bytes, size_t out_bytes,
           Combine combine, SourcePlace place);
+
+// Asynchronous copies of 16 bytes to shared memory, by the calling thread. Their target holds NaN
+// bits from now on until an await lets their group through, however late that is: what is read too
+// early, or was still needed, comes out wrong.
+void copy_later(void* to, const void* from);
+void commit_copies();
+void await_copies(unsigned groups_left);
 
 [[noreturn]] void fail(const std::string& message);
 

@@ -102,6 +102,22 @@ void multiply(const unsigned char* inputs, unsigned char* outputs, uint32_t) {
   }
 }
 
+// Four 8 x 8 matrices; see load_matrices in target_nvcc.cuh.
+template <bool kTransposed>
+void give_matrices(const unsigned char* inputs, unsigned char* outputs, uint32_t) {
+  uint16_t rows[4][8][8];
+  for (unsigned lane = 0; lane < kWarpSize; ++lane)
+    std::memcpy(rows[lane / 8][lane % 8], inputs + lane * kRowBytes, 16);
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    uint16_t result[4][2];
+    for (unsigned m = 0; m < 4; ++m)
+      for (unsigned half = 0; half < 2; ++half)
+        result[m][half] = kTransposed ? rows[m][lane % 4 * 2 + half][lane / 4]
+                                      : rows[m][lane / 4][lane % 4 * 2 + half];
+    std::memcpy(outputs + lane * kRowBytes, result, sizeof result);
+  }
+}
+
 }  // namespace model
 
 template <typename T>
@@ -146,12 +162,40 @@ struct SharedArray {
     std::memcpy(&pair, values + checked(i), sizeof pair);
     return pair;
   }
+  void set_words(size_t i, const Words4& words) {
+    if (i * sizeof(T) % sizeof words != 0) model::fail("words at an index that isn't aligned");
+    checked(i + sizeof words / sizeof(T) - 1);
+    std::memcpy(values + i, &words, sizeof words);
+  }
   void set_pair(size_t i, Pair pair) {
     if (i % 2 != 0) model::fail("a pair at an odd index of a shared array");
     static_assert(sizeof(T) == 2);
     std::memcpy(values + checked(i), &pair, sizeof pair);
   }
 };
+
+template <bool kTransposed, size_t N>
+void load_matrices(const SharedArray<BF16, N>& tile, size_t i, Pair (&to)[4],
+                   model::SourcePlace place = model::SourcePlace::current()) {
+  if (i % 8 != 0) model::fail("a row of a matrix that isn't aligned to 16 bytes");
+  tile.checked(i + 7);
+  model::meet(0xffffffffu, tile.values + i, to, 16, sizeof to, model::give_matrices<kTransposed>,
+              place);
+}
+
+template <typename T, size_t N>
+void copy_async(SharedArray<T, N>& to, size_t i, const void* from) {
+  if (reinterpret_cast<uintptr_t>(to.values + i) % 16 != 0 ||
+      reinterpret_cast<uintptr_t>(from) % 16 != 0)
+    model::fail("an asynchronous copy that isn't aligned");
+  to.checked(i + 16 / sizeof(T) - 1);
+  model::copy_later(to.values + i, from);
+}
+inline void copies_commit() { model::commit_copies(); }
+template <int kLeft>
+void copies_wait() {
+  model::await_copies(kLeft);
+}
 
 inline float float_from_bf16(BF16 x) { return to_float(x); }
 inline BF16 bf16_from_float(float x) { return to_bf16(x); }

@@ -105,6 +105,8 @@ inline std::vector<AttentionCase> attention_cases() {
       {"cache and window", 2, 1, 64, 8, {4, 1}, {40, 13}},
       {"empty document", 2, 2, 16, 0, {4, 0, 5}, {4, 0, 5}},
       {"long", 2, 1, 64, 0, {150}, {150}},
+      {"window across tiles", 2, 1, 64, 40, {131}, {131}},
+      {"group of four after a cache", 4, 1, 128, 0, {70}, {140}},
       {"head of 80", 2, 1, 80, 0, {35}, {35}},
       {"head of 96", 3, 3, 96, 4, {10, 9}, {10, 20}},
       {"head of 256", 2, 1, 256, 0, {19, 6}, {19, 33}},

@@ -57,6 +57,7 @@ double normal(uint64_t key, int64_t index) {
 
 TestMatrix::TestMatrix(std::shared_ptr<Device> device, int64_t rows, int64_t cols, DType dtype,
                        uint64_t key, double deviation, int64_t padding) {
+  if (padding < 0) padding = cols % 8 == 0 ? 8 : 3;
   const int64_t stride = cols + padding;
   buffer_ = Buffer(std::move(device), static_cast<size_t>(rows * stride) * dtype_size(dtype));
   matrix_ = {buffer_.data(), dtype, rows, cols, stride};

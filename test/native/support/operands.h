@@ -17,12 +17,13 @@ double rounded(double value, DType dtype);
 // Element `index` of a standard normal stream.
 double normal(uint64_t key, int64_t index);
 
-// A matrix with `padding` extra elements after each row.
+// A matrix with `padding` extra elements after each row. By default rows of a multiple of 8
+// elements begin at multiples of 8, as vector loads want them, and others anywhere.
 class TestMatrix {
  public:
   // Normal with this deviation; deviation 0 gives zeros.
   TestMatrix(std::shared_ptr<Device> device, int64_t rows, int64_t cols, DType dtype, uint64_t key,
-             double deviation = 1, int64_t padding = 3);
+             double deviation = 1, int64_t padding = -1);
 
   const Matrix& matrix() const { return matrix_; }
   // What the device holds now, row by row without padding.
