@@ -173,6 +173,56 @@ class Loader {
   std::set<std::string> used_;
 };
 
+int64_t element_count(const ParameterInfo& info) {
+  int64_t count = 1;
+  for (const int64_t extent : info.shape) count *= extent;
+  return count;
+}
+
+void create_vector(const ModelImpl& model, const ParameterInfo& info, WeightVector* vector) {
+  vector->name = info.name;
+  const std::vector<float> values(static_cast<size_t>(element_count(info)),
+                                  info.name.ends_with(".bias") ? 0.0f : 1.0f);
+  place_vector(model.device, {values.data(), DType::kF32, element_count(info)}, vector);
+}
+
+// Normal values from `key`. What isn't quantized goes to the device piece by piece: an embedding in
+// f32 beside the one of the model would be the largest thing that a process ever holds.
+void create_matrix(const ModelImpl& model, const ParameterInfo& info, Placement placement,
+                   uint64_t key, WeightMatrix* matrix) {
+  constexpr int64_t kPiece = 1 << 18;
+  const int64_t count = element_count(info);
+  const bool whole = placement == Placement::kNf4 || placement == Placement::kNf4Double;
+  std::vector<float> values(static_cast<size_t>(whole ? count : std::min(count, kPiece)));
+  const auto fill = [&](int64_t begin, int64_t size) {
+    for (int64_t k = 0; k < size; ++k)
+      values[static_cast<size_t>(k)] =
+          model.config.initializer_range * random_normal(key, static_cast<uint64_t>(begin + k));
+  };
+  matrix->name = info.name;
+  if (whole) {
+    fill(0, count);
+    place_matrix(model.device, {values.data(), DType::kF32, count}, info.shape[0], info.shape[1],
+                 placement, model.nested_code, matrix);
+    return;
+  }
+  const DType dtype = placement == Placement::kMaster ? DType::kF32 : model.config.dtype;
+  const size_t bytes = dtype_size(dtype);
+  std::vector<uint8_t> stored(values.size() * bytes);
+  matrix->view.storage = storage_of_tensor(dtype, info.name);
+  matrix->view.rows = info.shape[0];
+  matrix->view.cols = info.shape[1];
+  matrix->data = Buffer(model.device, static_cast<size_t>(count) * bytes);
+  matrix->view.data = matrix->data.data();
+  for (int64_t begin = 0; begin < count; begin += kPiece) {
+    const int64_t size = std::min(kPiece, count - begin);
+    fill(begin, size);
+    from_floats(values.data(), size, dtype, stored.data());
+    matrix->data.upload(stored.data(), static_cast<size_t>(size) * bytes,
+                        static_cast<size_t>(begin) * bytes);
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std::string& folder,
@@ -218,33 +268,13 @@ std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device, ModelCon
   const std::vector<ParameterInfo> infos = model_parameters(model->config);
   const std::vector<ModelImpl::Named> parameters = model->parameters();
   for (size_t i = 0; i < infos.size(); ++i) {
-    int64_t count = 1;
-    for (const int64_t extent : infos[i].shape) count *= extent;
-    std::vector<float> values(static_cast<size_t>(count));
-    if (WeightVector* vector = parameters[i].vector) {
-      vector->name = infos[i].name;
-      const std::string& name = infos[i].name;
-      const bool bias = name.size() > 5 && name.compare(name.size() - 5, 5, ".bias") == 0;
-      std::fill(values.begin(), values.end(), bias ? 0.0f : 1.0f);
-      place_vector(model->device, {values.data(), DType::kF32, count}, vector);
-      continue;
+    if (parameters[i].vector) {
+      create_vector(*model, infos[i], parameters[i].vector);
+    } else {
+      const uint64_t key = random_key(seed, RandomUse::kInit, 0, i);
+      create_matrix(*model, infos[i], placement_of(options, infos[i], Placement::kUpload), key,
+                    parameters[i].matrix);
     }
-    const uint64_t key = random_key(seed, RandomUse::kInit, 0, i);
-    for (size_t k = 0; k < values.size(); ++k)
-      values[k] = model->config.initializer_range * random_normal(key, k);
-    WeightMatrix* matrix = parameters[i].matrix;
-    matrix->name = infos[i].name;
-    const Placement placement = placement_of(options, infos[i], Placement::kUpload);
-    HostTensor source{values.data(), DType::kF32, count};
-    std::vector<uint8_t> rounded;
-    if (placement == Placement::kUpload && model->config.dtype != DType::kF32) {
-      rounded.resize(values.size() * dtype_size(model->config.dtype));
-      from_floats(values.data(), count, model->config.dtype, rounded.data());
-      source.data = rounded.data();
-      source.dtype = model->config.dtype;
-    }
-    place_matrix(model->device, source, infos[i].shape[0], infos[i].shape[1], placement,
-                 model->nested_code, matrix);
   }
   return model;
 }
