@@ -2,8 +2,8 @@
 // turn, so that whatever else the machine does disturbs both. Before that, parity: the losses of both
 // against PEFT in f32, and the gradients of the first step.
 //   npm run bench:compare -- [--shape smollm2-135m] [--dtype bf16] [--batch 4] [--seq 512]
-//     [--method lora|qlora] [--rounds 7] [--parity-steps 50] [--isa avx512] [--threads N]
-//     [--peers eager,compile] [--results bench/results] [--python python3]
+//     [--method lora|qlora|full] [--rounds 7] [--parity-steps 50] [--isa avx512] [--threads N]
+//     [--device cpu|cuda] [--peers eager,compile] [--results bench/results] [--python python3]
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -21,6 +21,7 @@ const { values } = parseArgs({
     shape: { type: 'string', default: 'smollm2-135m' },
     dtype: { type: 'string', default: 'bf16' },
     method: { type: 'string', default: 'lora' },
+    device: { type: 'string', default: 'cpu' },
     batch: { type: 'string', default: '4' },
     seq: { type: 'string', default: '512' },
     rounds: { type: 'string', default: '7' },
@@ -103,7 +104,7 @@ function cosine(a, b) {
 
 /** Losses over the steps, and the first gradients, of each in turn; the first is the yardstick. */
 async function parity(work) {
-  const common = { ...work, seq: paritySeq };
+  const common = { ...work, seq: paritySeq, quantize: true };
   const sides = [
     () => peft('eager', { ...common, dtype: 'f32' }),
     () => lowrank({ ...common, dtype: values.dtype }),
@@ -171,11 +172,12 @@ try {
     learningRate: 1e-3,
     batch,
     method: values.method,
+    device: values.device,
   };
   const check = await parity(work);
   console.log('parity', check);
   const limit = values.dtype === 'f32' ? 1e-3 : 3 * check.peft_loss_off + 0.01;
-  if (values.method === 'lora' && !(check.lowrank_loss_off <= limit)) {
+  if (!(check.lowrank_loss_off <= limit)) {
     throw new Error(`no parity, so no figures: the loss is off by ${check.lowrank_loss_off}`);
   }
   const rows = (await timed(work)).map((row) => ({

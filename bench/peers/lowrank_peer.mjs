@@ -1,4 +1,4 @@
-// The other side of bench/compare.mjs: lowrank, with the same commands and answers as peft_peer.py.
+// The other side of bench/compare.mjs and scripts/gpu/curves.mjs: lowrank, with the same commands and answers as peft_peer.py.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
@@ -12,7 +12,7 @@ const answer = (values) => process.stdout.write(JSON.stringify(values) + '\n');
 const options = JSON.parse((await lines.next()).value);
 const addon = loadAddon();
 const device = {
-  device: 'cpu',
+  device: options.device ?? 'cpu',
   ...(options.threads ? { threads: options.threads } : {}),
   ...(options.isa ? { isa: options.isa } : {}),
 };
@@ -20,7 +20,7 @@ const model = await addon.loadModel(device, options.model, {
   ...nativeModelOptions({ dtype: options.dtype, method: options.method, doubleQuant: false }),
   maxLength: options.seq,
 });
-const adapter = await model.loadAdapter(options.adapter);
+const adapter = options.method === 'full' ? null : await model.loadAdapter(options.adapter);
 const size = options.batch * options.seq;
 const session = await model.createSession(
   adapter,

@@ -1,8 +1,10 @@
-"""One side of bench/compare.mjs: PEFT over transformers. Reads a JSON line of options, then one
-command a line ("step", "gradients FILE", "memory", "end"); answers each with a JSON line."""
+"""One side of bench/compare.mjs and scripts/gpu/curves.mjs: PEFT over transformers. Reads a JSON
+line of options, then one command a line ("step", "gradients FILE", "memory", "end"); answers each
+with a JSON line."""
 
 import json
 import os
+import pathlib
 import resource
 import sys
 import time
@@ -19,16 +21,27 @@ transformers.logging.set_verbosity_error()
 if options["threads"]:
     torch.set_num_threads(options["threads"])
 dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[options["dtype"]]
+device = torch.device(options.get("device", "cpu"))
+method = options.get("method", "lora")
 base = transformers.AutoModelForCausalLM.from_pretrained(options["model"], dtype=dtype)
 base.config.use_cache = False
-model = PeftModel.from_pretrained(base, options["adapter"], is_trainable=True)
-model.train()
+if method == "qlora" and options.get("quantize"):
+    # The values that NF4 keeps; how they are stored doesn't change the losses.
+    sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "test" / "golden"))
+    from curves import quantize
+
+    base = quantize(base, nested=False).to(dtype)
+if method == "full":
+    model = base
+else:
+    model = PeftModel.from_pretrained(base, options["adapter"], is_trainable=True)
+model.to(device).train()
 trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 # As transformers' Trainer does by default.
 optimizer = torch.optim.AdamW([p for _, p in trained], lr=options["learningRate"], betas=(0.9, 0.999),
                               eps=1e-8, weight_decay=0.0, fused=True)  # fmt: skip
-step_model = torch.compile(model) if options["compile"] else model
-tokens = torch.frombuffer(bytearray(open(options["tokens"], "rb").read()), dtype=torch.int32).long()
+step_model = torch.compile(model) if options.get("compile") else model
+tokens = torch.frombuffer(bytearray(open(options["tokens"], "rb").read()), dtype=torch.int32).long().to(device)
 size = options["batch"] * options["seq"]
 batches = tokens[: len(tokens) // size * size].view(-1, options["batch"], options["seq"])
 at = 0
@@ -62,7 +75,7 @@ def gradients(file):
 
     loss_of(batches[0]).backward()
     values = {name.replace(".default", ""): p.grad.float().contiguous() for name, p in trained}
-    save_file(values, file)
+    save_file({name: value.cpu() for name, value in values.items()}, file)
     optimizer.zero_grad(set_to_none=True)
     answer(done=True)
 
@@ -76,6 +89,7 @@ for line in sys.stdin:
     elif command == "gradients":
         gradients(rest[0])
     elif command == "memory":
-        answer(bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        on_host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        answer(bytes=on_host if device.type == "cpu" else torch.cuda.max_memory_allocated())
     else:
         break
