@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/error.h"
 #include "cuda/runtime.h"
 
 namespace lowrank::cuda {
@@ -41,9 +42,15 @@ int on_device(void* handle, const Body& body) {
   return guarded([&] {
     CudaDevice& device = as_device(handle);
     const std::lock_guard lock(device.running);
-    runtime::use(device.ordinal);
-    device.staged = 0;
-    body(device);
+    if (!device.lost.empty()) throw CudaError(device.lost);
+    try {
+      runtime::use(device.ordinal);
+      device.staged = 0;
+      body(device);
+    } catch (const DeviceLost& error) {
+      device.lost = std::string("the GPU can't be used any more by this process: ") + error.what();
+      throw CudaError(device.lost);
+    }
   });
 }
 
@@ -84,8 +91,14 @@ int allocate(void* handle, size_t bytes, void** pointer) {
   });
 }
 
+// Also when the device is lost: the memory's books stay right.
 void release(void* handle, void* pointer, size_t) {
-  on_device(handle, [&](CudaDevice& device) { runtime::release(device.stream, pointer); });
+  guarded([&] {
+    CudaDevice& device = as_device(handle);
+    const std::lock_guard lock(device.running);
+    if (device.lost.empty()) runtime::use(device.ordinal);
+    runtime::release(device.stream, pointer);
+  });
 }
 
 template <auto Function>

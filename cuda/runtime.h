@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <string>
 
 #include "cuda/device.cuh"
 #include "cuda/tables.h"
@@ -64,6 +65,7 @@ struct CudaDevice {
   char* arguments = nullptr;
   double* partials = nullptr;
   size_t staged = 0;
+  std::string lost;  // what every call answers once a kernel has faulted; else empty
 
  private:
   const void* stage_bytes(const void* from, size_t bytes);

@@ -11,8 +11,13 @@ namespace lowrank::cuda {
 void check_cuda(int status, const char* what) {
   if (status == cudaSuccess) return;
   const auto error = static_cast<cudaError_t>(status);
-  throw CudaError(std::string(what) + ": " + cudaGetErrorString(error) + " (" +
-                  cudaGetErrorName(error) + ")");
+  const std::string message = std::string(what) + ": " + cudaGetErrorString(error) + " (" +
+                              cudaGetErrorName(error) + ")";
+  // An error that isn't of this call alone is still there once it has been taken.
+  cudaGetLastError();
+  if (cudaDeviceSynchronize() == cudaSuccess) throw CudaError(message);
+  cudaGetLastError();
+  throw DeviceLost(message);
 }
 
 namespace runtime {

@@ -38,11 +38,12 @@ enum ScratchBuffer : size_t {
 // One micro-batch as the device sees it (device pointers; offsets on the host and the device are
 // the same on a CPU).
 struct DecoderBatch {
-  const int32_t* ids = nullptr;
+  const int32_t* ids = nullptr;  // pointers are the device's
   const int32_t* positions = nullptr;
   const int32_t* document_offsets = nullptr;
   int32_t documents = 0;
   int64_t tokens = 0;
+  int64_t longest = 0;        // tokens of the longest document; 0 = read through a cache
   uint64_t dropout_seed = 0;  // 0 = dropout off; else unique to step and micro-batch
 };
 

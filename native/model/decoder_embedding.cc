@@ -1,16 +1,11 @@
 // What stands below the first block: the rows of the embedding.
-#include <algorithm>
-
 #include "model/decoder.h"
 #include "ops/embedding.h"
 
 namespace lowrank {
 
 void Decoder::embed(const DecoderBatch& batch, void* x) {
-  int64_t longest = 0;
-  for (int32_t d = 0; d < batch.documents; ++d)
-    longest = std::max<int64_t>(longest, batch.document_offsets[d + 1] - batch.document_offsets[d]);
-  if (batch.documents > 0) prepare_rope(longest);
+  if (batch.longest > 0) prepare_rope(batch.longest);
   EmbeddingForward op;
   op.ids = batch.ids;
   op.weight = embedding_;

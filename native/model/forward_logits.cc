@@ -73,6 +73,7 @@ std::vector<float> forward_logits(const std::shared_ptr<ModelImpl>& impl,
   batch.document_offsets = offsets.as<int32_t>();
   batch.documents = 1;
   batch.tokens = count;
+  batch.longest = count;
 
   Buffer x(device, static_cast<size_t>(count * config.hidden) * dtype_size(impl->options.compute));
   decoder.embed(batch, x.data());

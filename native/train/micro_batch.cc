@@ -1,5 +1,6 @@
 #include "train/micro_batch.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -90,6 +91,13 @@ void fill_positions(const MicroBatch& batch, int32_t* positions) {
   for (int32_t d = 0; d < batch.documents; ++d)
     for (int32_t t = batch.document_offsets[d]; t < batch.document_offsets[d + 1]; ++t)
       positions[t] = t - batch.document_offsets[d];
+}
+
+int64_t longest_document(const MicroBatch& batch) {
+  int64_t longest = 0;
+  for (int32_t d = 0; d < batch.documents; ++d)
+    longest = std::max<int64_t>(longest, batch.document_offsets[d + 1] - batch.document_offsets[d]);
+  return longest;
 }
 
 int32_t gather_labels(const MicroBatch& batch, double scale, bool keep_weightless, int32_t* rows,

@@ -32,6 +32,8 @@ LabelTotals check_micro_batches(const std::vector<MicroBatch>& batches, const Ba
 // positions[t] restarts at 0 in each document.
 void fill_positions(const MicroBatch& batch, int32_t* positions);
 
+int64_t longest_document(const MicroBatch& batch);
+
 // Fills the labelled rows in ascending order with weights scaled by `scale` and returns how many.
 // Labels of weight 0 are left out unless `keep_weightless`.
 int32_t gather_labels(const MicroBatch& batch, double scale, bool keep_weightless, int32_t* rows,

@@ -114,6 +114,7 @@ DecoderBatch SessionImpl::upload_batch(const MicroBatch& batch, uint64_t dropout
   out.document_offsets = document_offsets_.device();
   out.documents = batch.documents;
   out.tokens = batch.tokens;
+  out.longest = longest_document(batch);
   out.dropout_seed = dropout_seed;
   return out;
 }

@@ -2,6 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <new>
@@ -16,7 +18,8 @@ struct Memory {
   std::mutex mutex;
   char* begin = nullptr;
   int open = 0;
-  size_t used = 0;                     // [0, used) has been handed out at some time
+  size_t used = 0;  // [0, used) has been handed out at some time
+  size_t in_use = 0;
   std::map<size_t, size_t> sizes;      // offset of what is in use
   std::multimap<size_t, size_t> free;  // offsets by size
 
@@ -45,6 +48,7 @@ void* allocate_device_memory(size_t bytes) {
   }
   // Each allocation has pages of its own.
   const size_t size = (bytes / kPage + 1) * kPage;
+  if (m.in_use + size > device_memory_bytes()) throw std::bad_alloc();
   size_t offset = m.used;
   if (const auto same = m.free.find(size); same != m.free.end()) {
     offset = same->second;
@@ -55,6 +59,7 @@ void* allocate_device_memory(size_t bytes) {
     m.protect();
   }
   m.sizes[offset] = size;
+  m.in_use += size;
   return m.begin + offset;
 }
 
@@ -65,7 +70,18 @@ void release_device_memory(void* pointer) noexcept {
   const auto found = m.sizes.find(static_cast<size_t>(static_cast<char*>(pointer) - m.begin));
   ::madvise(pointer, found->second, MADV_DONTNEED);
   m.free.emplace(found->second, found->first);
+  m.in_use -= found->second;
   m.sizes.erase(found);
+}
+
+size_t device_memory_bytes() {
+  const char* limit = std::getenv("LOWRANK_CUDA_MODEL_MEMORY");
+  return limit ? std::strtoull(limit, nullptr, 10) : size_t{4} << 30;
+}
+
+size_t free_device_memory_bytes() {
+  const std::lock_guard lock(memory().mutex);
+  return device_memory_bytes() - std::min(device_memory_bytes(), memory().in_use);
 }
 
 DeviceAccess::DeviceAccess() {

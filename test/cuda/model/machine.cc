@@ -13,6 +13,7 @@
 namespace lowrank::cuda::model {
 
 thread_local constinit const ThreadPlace* running_place = nullptr;
+void (*before_grid)() = nullptr;
 
 namespace {
 
@@ -177,6 +178,7 @@ void run_grid(Index grid, unsigned threads, size_t shared_bytes, uint64_t seed, 
     throw ModelError("a grid that no device runs");
   if (shared_bytes > kMaxSharedBytes)
     throw ModelError(std::to_string(shared_bytes) + " bytes of shared memory in a block");
+  if (before_grid) before_grid();
   m.body = body;
   m.argument = argument;
   m.shared_bytes = shared_bytes;

@@ -41,6 +41,9 @@ inline constexpr size_t kMaxSharedBytes = size_t{99} << 10;
 void run_grid(Index grid, unsigned threads, size_t shared_bytes, uint64_t seed, void (*body)(void*),
               void* argument);
 
+// Called before each grid; may throw.
+extern void (*before_grid)();
+
 // ---- From inside a thread -----------------------------------------------------------------------
 
 struct ThreadPlace {

@@ -50,6 +50,8 @@ std::vector<float> packed_logits(const std::shared_ptr<ModelImpl>& model, const 
   batch.document_offsets = row.offsets().data();
   batch.documents = static_cast<int32_t>(row.offsets().size()) - 1;
   batch.tokens = tokens;
+  for (size_t d = 0; d + 1 < row.offsets().size(); ++d)
+    batch.longest = std::max<int64_t>(batch.longest, row.offsets()[d + 1] - row.offsets()[d]);
   Decoder decoder(model, nullptr, kMaxLength);
   Buffer x(model->device, static_cast<size_t>(tokens * config.hidden) * dtype_size(compute));
   decoder.embed(batch, x.data());

@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "io/safetensors.h"
 #include "model/weights.h"
+#include "support/modelled_device.h"
 #include "support/tolerance.h"
 
 #ifdef LOWRANK_EMULATED_AMX
@@ -45,8 +46,12 @@ inline std::string golden_adapter(const std::string& name) {
 }
 
 // `isa` null: the best that the machine has; in programs built with LOWRANK_EMULATED_AMX the AMX
-// kernels over emulated tiles, where the machine has AVX-512 to emulate them with.
+// kernels over emulated tiles, where the machine has AVX-512 to emulate them with; with
+// LOWRANK_MODELLED_FOLDER the CUDA kernels under their execution model.
 inline std::shared_ptr<Device> golden_device(const char* isa, int threads = 2) {
+#ifdef LOWRANK_MODELLED_FOLDER
+  if (!isa) return modelled_device();
+#endif
   DeviceOptions options;
   options.threads = threads;
   options.isa = isa;
@@ -59,6 +64,15 @@ inline std::shared_ptr<Device> golden_device(const char* isa, int threads = 2) {
   }
 #endif
   return device;
+}
+
+// What golden_device() is asked for, one after the other.
+inline std::vector<const char*> golden_isas() {
+#ifdef LOWRANK_MODELLED_FOLDER
+  return {nullptr};
+#else
+  return {"reference", nullptr};
+#endif
 }
 
 inline std::vector<float> floats(const TensorView& tensor) {

@@ -87,7 +87,7 @@ TEST(losses_of_twenty_steps) {
                       {"qlora", Quantization::kNf4, false},
                       {"qlora_double", Quantization::kNf4Double, false},
                       {"full", Quantization::kNone, true}};
-  for (const char* isa : {"reference", static_cast<const char*>(nullptr)}) {
+  for (const char* isa : golden_isas()) {
     const std::shared_ptr<Device> device = golden_device(isa);
     for (const Run& run : runs) {
       const std::string name = run.name;
@@ -111,7 +111,7 @@ TEST(losses_of_twenty_steps) {
 TEST(losses_of_twenty_bf16_steps) {
   const SafetensorsFile file(golden_folder("llama") + "/curves.safetensors");
   const double bound = bf16_bound(golden_config("llama"), true);
-  for (const char* isa : {"reference", static_cast<const char*>(nullptr)}) {
+  for (const char* isa : golden_isas()) {
     const std::shared_ptr<Device> device = golden_device(isa);
     for (const Run& run : {Run{"lora", Quantization::kNone, false, DType::kBF16},
                            Run{"qlora", Quantization::kNf4, false, DType::kBF16}}) {
@@ -141,7 +141,7 @@ TEST(twenty_steps_of_8bit_adamw) {
   const SafetensorsFile file(base + "/curve.safetensors");
   const double curves =
       std::max(floats(file.at("distance.loss"))[0], floats(file.at("distance.grad_norm"))[0]);
-  for (const char* isa : {"reference", static_cast<const char*>(nullptr)}) {
+  for (const char* isa : golden_isas()) {
     ModelOptions options;
     options.trainable = true;
     const auto model = Model::load(golden_device(isa), base, options);

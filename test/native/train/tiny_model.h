@@ -11,13 +11,19 @@
 #include "engine.h"
 #include "model/adapter.h"
 #include "model/weights.h"
+#include "support/modelled_device.h"
 
 namespace lowrank::test {
 
-inline std::shared_ptr<Device> cpu(int threads = 1) {
+// With LOWRANK_MODELLED_FOLDER the CUDA kernels under their execution model.
+inline std::shared_ptr<Device> cpu([[maybe_unused]] int threads = 1) {
+#ifdef LOWRANK_MODELLED_FOLDER
+  return modelled_device();
+#else
   DeviceOptions options;
   options.threads = threads;
   return Device::open("cpu", options);
+#endif
 }
 
 inline std::string tiny_config(int layers = 3, bool tied = false) {
@@ -86,8 +92,9 @@ class Documents {
 inline std::vector<float> adapter_values(const Adapter& adapter) {
   std::vector<float> values;
   const auto add = [&](const Buffer& buffer) {
-    const auto* data = buffer.as<const float>();
-    values.insert(values.end(), data, data + buffer.bytes() / sizeof(float));
+    const size_t first = values.size();
+    values.resize(first + buffer.bytes() / sizeof(float));
+    buffer.download(values.data() + first, buffer.bytes());
   };
   for (const LoraModule& module : adapter.impl()->modules) {
     add(module.a);
