@@ -1,12 +1,13 @@
 // Teaches the small base model of this repository to open support tickets, and shows what changed:
 //
-//   npm run demo
+//   npm run demo [-- --device cpu|cuda]
 //
 // Everything goes through the public interface; the same works with any Llama-family folder.
 
 import { readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 import { createReporter, formatDuration } from '../dist/cli/progress.js';
 import { Model, Trainer, describeError, evaluate, loadDataset } from '../dist/index.js';
@@ -74,7 +75,8 @@ async function main() {
   const chats = rows.slice(HELD_OUT);
   rmSync(OUTPUT, { recursive: true, force: true });
 
-  const model = await Model.load(MODEL);
+  const { values } = parseArgs({ options: { device: { type: 'string' } } });
+  const model = await Model.load(MODEL, { ...values });
   const { parameters, layers, isa, device } = model.info;
   console.log(
     `Base model: ${parameters.toLocaleString('en')} parameters, ${layers} layers, on ${device} (${isa})\n` +
