@@ -1,6 +1,6 @@
 // The CUDA plug-in over its execution model (test/cuda), as the engine loads it, or the one that
-// LOWRANK_PLUGIN_PATH names, on a machine with a GPU. Programs built with LOWRANK_MODELLED_FOLDER run
-// tests of models and training on it instead of the CPU.
+// LOWRANK_PLUGIN_PATH names, on a machine with a GPU. Programs built with LOWRANK_MODELLED_FOLDER
+// run tests of models and training on it instead of the CPU.
 #pragma once
 
 #include <cstdlib>
