@@ -23,6 +23,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "backend/backend.h"
 #include "core/dtype.h"
@@ -95,6 +96,14 @@ template <>
 LOWRANK_DEVICE inline F16 element_from<F16>(float x) {
   return to_f16(x);
 }
+
+LOWRANK_DEVICE inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+LOWRANK_DEVICE inline uint32_t bits_of(BF16 x) { return x.bits; }
+LOWRANK_DEVICE inline uint32_t bits_of(F16 x) { return x.bits; }
 
 LOWRANK_DEVICE inline Pair bf16_pair(float low, float high) {
   return static_cast<Pair>(bf16_from_float(low).bits) |

@@ -38,9 +38,9 @@ int processors(Stream stream);
 
 }  // namespace runtime
 
-// Argument lists of one operation, and f64 partial sums of reductions.
+// Argument lists of one operation, and partial sums of reductions and of split products.
 inline constexpr size_t kArgumentBytes = size_t{1} << 20;
-inline constexpr size_t kPartials = size_t{1} << 18;
+inline constexpr size_t kPartials = size_t{1} << 21;
 
 struct CudaDevice {
   explicit CudaDevice(const DeviceOptions& options);

@@ -2,7 +2,7 @@
 // pair. The formulas and their sources stand in native/backend/backend.h.
 #pragma once
 
-#include "cuda/kernels/rows.cuh"
+#include "cuda/kernels/vectors.cuh"
 
 namespace lowrank::cuda {
 
@@ -49,10 +49,16 @@ LOWRANK_DEVICE inline float activate(Activation activation, float x, float* slop
 template <typename X>
 LOWRANK_KERNEL void gated_activation_kernel(View<X> gate, View<X> up, View<X> y,
                                             Activation activation) {
-  for_each_element(y.rows, y.cols, [&](int64_t row, int64_t col) {
-    float slope;
-    const float value = activate(activation, as_float(gate.at(row, col)), &slope);
-    y.at(row, col) = element_from<X>(up.data ? value * as_float(up.at(row, col)) : value);
+  for_each_chunk(y.rows, y.cols, [&](int64_t row, int64_t col, int64_t count) {
+    float values[8], factors[8], slope;
+    load8_floats(&gate.at(row, col), count, values);
+    if (up.data) load8_floats(&up.at(row, col), count, factors);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      values[i] = activate(activation, values[i], &slope);
+      if (up.data) values[i] *= factors[i];
+    }
+    store8_floats(&y.at(row, col), count, values);
   });
 }
 
@@ -60,19 +66,31 @@ template <typename X>
 LOWRANK_KERNEL void gated_activation_backward_kernel(View<X> gate, View<X> up, View<X> d_y,
                                                      View<X> d_gate, View<X> d_up,
                                                      Activation activation) {
-  for_each_element(d_y.rows, d_y.cols, [&](int64_t row, int64_t col) {
-    float slope;
-    const float value = activate(activation, as_float(gate.at(row, col)), &slope);
-    const float gradient = as_float(d_y.at(row, col)),
-                factor = up.data ? as_float(up.at(row, col)) : 1;
-    d_gate.at(row, col) = element_from<X>(gradient * factor * slope);
-    if (up.data) d_up.at(row, col) = element_from<X>(gradient * value);
+  for_each_chunk(d_y.rows, d_y.cols, [&](int64_t row, int64_t col, int64_t count) {
+    float gates[8], factors[8], gradients[8];
+    load8_floats(&gate.at(row, col), count, gates);
+    load8_floats(&d_y.at(row, col), count, gradients);
+    if (up.data) load8_floats(&up.at(row, col), count, factors);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 8; ++i) {
+      float slope;
+      const float value = activate(activation, gates[i], &slope);
+      gates[i] = gradients[i] * (up.data ? factors[i] : 1) * slope;
+      gradients[i] *= value;
+    }
+    store8_floats(&d_gate.at(row, col), count, gates);
+    if (up.data) store8_floats(&d_up.at(row, col), count, gradients);
   });
 }
 
 template <typename From, typename To>
 LOWRANK_KERNEL void cast_kernel(const From* from, To* to, int64_t count) {
-  for_each_index(count, [&](int64_t i) { to[i] = element_from<To>(as_float(from[i])); });
+  for_each_index(divide_up(count, 8), [&](int64_t chunk) {
+    const int64_t at = chunk * 8, size = smaller<int64_t>(8, count - at);
+    float values[8];
+    load8_floats(from + at, size, values);
+    store8_floats(to + at, size, values);
+  });
 }
 
 }  // namespace lowrank::cuda

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/random.h"
-#include "cuda/kernels/rows.cuh"
+#include "cuda/kernels/vectors.cuh"
 
 namespace lowrank::cuda {
 
@@ -33,36 +33,6 @@ struct Operand {
   float scale = 1;
   Dropout dropout;
 };
-
-// Eight elements of a float type at `from`, which is aligned to 16 bytes.
-LOWRANK_DEVICE inline void load8_aligned(const float* from, float (&v)[8]) {
-  LOWRANK_UNROLL
-  for (int half = 0; half < 2; ++half) {
-    struct alignas(16) Floats {
-      float f[4];
-    };
-    const auto part = load_vector<Floats>(from + 4 * half);
-    LOWRANK_UNROLL
-    for (int i = 0; i < 4; ++i) v[4 * half + i] = part.f[i];
-  }
-}
-template <typename T>
-LOWRANK_DEVICE inline void load8_aligned(const T* from, float (&v)[8]) {
-  const auto words = load_vector<Words4>(from);
-  LOWRANK_UNROLL
-  for (int i = 0; i < 8; ++i)
-    v[i] = as_float(T{static_cast<uint16_t>(words.w[i / 2] >> (i % 2 * 16))});
-}
-
-template <typename T>
-LOWRANK_DEVICE inline void load8_floats(const T* from, int64_t count, float (&v)[8]) {
-  if (count == 8 && aligned(from, 16)) {
-    load8_aligned(from, v);
-    return;
-  }
-  LOWRANK_UNROLL
-  for (int i = 0; i < 8; ++i) v[i] = i < count ? as_float(from[i]) : 0.0f;
-}
 
 LOWRANK_DEVICE inline void load8_int8(const int8_t* from, float scale, int64_t count,
                                       float (&v)[8]) {
@@ -93,7 +63,9 @@ LOWRANK_DEVICE inline void load8_nf4(const Weight& weight, const Tables& tables,
   for (int i = 0; i < 8; ++i) v[i] = i < count ? weight_value(weight, tables, index + i) : 0.0f;
 }
 
-// Elements (row, col .. col + 7) in memory's terms; zeros outside.
+// Elements (row, col .. col + 7) in memory's terms; zeros outside. kFloats: the storage is known to
+// be f32 or bf16, as of everything but weights, which keeps the code small.
+template <bool kFloats = false>
 LOWRANK_DEVICE inline void load8(const Operand& o, const Tables& tables, int64_t row, int64_t col,
                                  float (&v)[8]) {
   const int64_t count = smaller<int64_t>(8, o.values.cols - col);
@@ -104,22 +76,17 @@ LOWRANK_DEVICE inline void load8(const Operand& o, const Tables& tables, int64_t
   }
   const int64_t memory_row = o.gather ? o.gather[row] : row;
   const int64_t index = memory_row * o.stride + col;
-  switch (o.values.storage) {
-    case Storage::kBF16:
-      load8_floats(static_cast<const BF16*>(o.values.data) + index, count, v);
-      break;
-    case Storage::kF16:
-      load8_floats(static_cast<const F16*>(o.values.data) + index, count, v);
-      break;
-    case Storage::kInt8:
-      load8_int8(static_cast<const int8_t*>(o.values.data) + index, o.values.row_scale[memory_row],
-                 count, v);
-      break;
-    case Storage::kNF4:
-      load8_nf4(o.values, tables, index, count, v);
-      break;
-    default:
-      load8_floats(static_cast<const float*>(o.values.data) + index, count, v);
+  if (o.values.storage == Storage::kBF16) {
+    load8_floats(static_cast<const BF16*>(o.values.data) + index, count, v);
+  } else if (kFloats || o.values.storage == Storage::kF32) {
+    load8_floats(static_cast<const float*>(o.values.data) + index, count, v);
+  } else if (o.values.storage == Storage::kF16) {
+    load8_floats(static_cast<const F16*>(o.values.data) + index, count, v);
+  } else if (o.values.storage == Storage::kInt8) {
+    load8_int8(static_cast<const int8_t*>(o.values.data) + index, o.values.row_scale[memory_row],
+               count, v);
+  } else {
+    load8_nf4(o.values, tables, index, count, v);
   }
   if (o.scale != 1) LOWRANK_UNROLL
   for (float& value : v) value *= o.scale;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cuda/kernels/columns.cuh"
+#include "cuda/kernels/vectors.cuh"
 
 namespace lowrank::cuda {
 
@@ -18,16 +19,24 @@ LOWRANK_KERNEL void rms_norm_kernel(View<X> x, View<X> y, const float* weight, f
   NormShared& s = shared<NormShared>();
   const int64_t row = block_index().x;
   float sum = 0;
-  for (int64_t i = thread_index(); i < x.cols; i += kNormThreads) {
-    const float value = as_float(x.at(row, i));
-    sum = multiply_add(value, value, sum);
-  }
+  for_each_chunk_of_row(x.cols, [&](int64_t col, int64_t count) {
+    float v[8];
+    load8_floats(&x.at(row, col), count, v);
+    LOWRANK_UNROLL
+    for (float value : v) sum = multiply_add(value, value, sum);
+  });
   sum = block_reduce(sum, Add{}, s.sums);
   const float scale = 1 / sqrtf(sum / static_cast<float>(x.cols) + eps);
   if (rstd && thread_index() == 0) rstd[row] = scale;
   // y may be x: each thread writes only what it alone reads.
-  for (int64_t i = thread_index(); i < x.cols; i += kNormThreads)
-    y.at(row, i) = element_from<X>(as_float(x.at(row, i)) * scale * weight[i]);
+  for_each_chunk_of_row(x.cols, [&](int64_t col, int64_t count) {
+    float v[8], w[8];
+    load8_floats(&x.at(row, col), count, v);
+    load8_floats(weight + col, count, w);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 8; ++i) v[i] = v[i] * scale * w[i];
+    store8_floats(&y.at(row, col), count, v);
+  });
 }
 
 template <typename X>
@@ -36,17 +45,31 @@ LOWRANK_KERNEL void rms_norm_backward_kernel(View<X> x, View<X> d_y, View<X> d_x
   NormShared& s = shared<NormShared>();
   const int64_t row = block_index().x;
   float sum = 0;
-  for (int64_t i = thread_index(); i < x.cols; i += kNormThreads)
-    sum = multiply_add(as_float(d_y.at(row, i)) * weight[i], as_float(x.at(row, i)), sum);
+  for_each_chunk_of_row(x.cols, [&](int64_t col, int64_t count) {
+    float v[8], d[8], w[8];
+    load8_floats(&x.at(row, col), count, v);
+    load8_floats(&d_y.at(row, col), count, d);
+    load8_floats(weight + col, count, w);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 8; ++i) sum = multiply_add(d[i] * w[i], v[i], sum);
+  });
   sum = block_reduce(sum, Add{}, s.sums);
   const float scale = rstd[row];
   const float mean = sum / static_cast<float>(x.cols) * scale * scale;
-  for (int64_t i = thread_index(); i < x.cols; i += kNormThreads) {
-    const float gradient =
-        scale * (as_float(d_y.at(row, i)) * weight[i] - as_float(x.at(row, i)) * mean);
-    const float before = accumulate ? as_float(d_x.at(row, i)) : 0;
-    d_x.at(row, i) = element_from<X>(before + gradient);
-  }
+  for_each_chunk_of_row(x.cols, [&](int64_t col, int64_t count) {
+    float v[8], d[8], w[8];
+    load8_floats(&x.at(row, col), count, v);
+    load8_floats(&d_y.at(row, col), count, d);
+    load8_floats(weight + col, count, w);
+    LOWRANK_UNROLL
+    for (int i = 0; i < 8; ++i) d[i] = scale * (d[i] * w[i] - v[i] * mean);
+    if (accumulate) {
+      load8_floats(&d_x.at(row, col), count, v);
+      LOWRANK_UNROLL
+      for (int i = 0; i < 8; ++i) d[i] += v[i];
+    }
+    store8_floats(&d_x.at(row, col), count, d);
+  });
 }
 
 template <typename X>

@@ -18,7 +18,7 @@ void rope(CudaDevice& device, const Rope& op) {
 void gated_activation_forward(CudaDevice& device, const GatedActivationForward& op) {
   with_activation(op.y.dtype, [&](auto tag) {
     using X = typename decltype(tag)::Type;
-    launch<NoShared>(device.stream, gated_activation_kernel<X>, element_grid(op.y.rows, op.y.cols),
+    launch<NoShared>(device.stream, gated_activation_kernel<X>, chunk_grid(op.y.rows, op.y.cols),
                      kRowThreads, view<X>(op.gate), view<X>(op.up), view<X>(op.y), op.activation);
   });
 }
@@ -27,7 +27,7 @@ void gated_activation_backward(CudaDevice& device, const GatedActivationBackward
   with_activation(op.d_y.dtype, [&](auto tag) {
     using X = typename decltype(tag)::Type;
     launch<NoShared>(device.stream, gated_activation_backward_kernel<X>,
-                     element_grid(op.d_y.rows, op.d_y.cols), kRowThreads, view<X>(op.gate),
+                     chunk_grid(op.d_y.rows, op.d_y.cols), kRowThreads, view<X>(op.gate),
                      view<X>(op.up), view<X>(op.d_y), view<X>(op.d_gate), view<X>(op.d_up),
                      op.activation);
   });
@@ -38,8 +38,9 @@ void cast(CudaDevice& device, const Cast& op) {
     using From = typename decltype(from_tag)::Type;
     with_float_type(op.to_dtype, [&](auto to_tag) {
       using To = typename decltype(to_tag)::Type;
-      launch<NoShared>(device.stream, cast_kernel<From, To>, flat_grid(op.count), kRowThreads,
-                       static_cast<const From*>(op.from), static_cast<To*>(op.to), op.count);
+      launch<NoShared>(device.stream, cast_kernel<From, To>, flat_grid(divide_up(op.count, 8)),
+                       kRowThreads, static_cast<const From*>(op.from), static_cast<To*>(op.to),
+                       op.count);
     });
   });
 }

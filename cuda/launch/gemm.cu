@@ -2,6 +2,9 @@
 
 #include "cuda/dispatch.h"
 #include "cuda/kernels/columns.cuh"
+#include "cuda/kernels/gemm_mma.cuh"
+#include "cuda/kernels/gemm_plain.cuh"
+#include "cuda/kernels/gemm_splits.cuh"
 
 namespace lowrank::cuda {
 
@@ -50,13 +53,49 @@ void set_output(Gemm& gemm, void* data, DType dtype, int64_t stride) {
   gemm.c_stride = stride;
 }
 
+namespace {
+
+// Blocks that a product of few tiles is split into; the number is the same on every device, so that
+// sums are. Their partial sums fit in CudaDevice::partials.
+constexpr int64_t kSplitBlocks = 256;
+constexpr int64_t kMinSplitK = 128;
+static_assert(kSplitBlocks * MatrixTile::kM * MatrixTile::kN * sizeof(float) <=
+              kPartials * sizeof(double));
+
+// Launches `kernel` over tiles and splits, and adds the splits.
+template <typename Tile, typename Shared>
+void run_tiles(CudaDevice& device, Gemm gemm, void (*kernel)(Gemm, const Tables*)) {
+  const int64_t rows = divide_up(gemm.m, Tile::kM), cols = divide_up(gemm.n, Tile::kN);
+  if (rows == 0 || cols == 0) return;
+  const int64_t most =
+      larger<int64_t>(1, smaller(kSplitBlocks / (rows * cols), divide_up(gemm.k, kMinSplitK)));
+  gemm.split_k = larger<int64_t>(1, divide_up(divide_up(gemm.k, most), 32)) * 32;
+  const int64_t splits = larger<int64_t>(1, divide_up(gemm.k, gemm.split_k));
+  if (splits > 1) gemm.partials = reinterpret_cast<float*>(device.partials);
+  launch<Shared>(
+      device.stream, kernel,
+      Grid{static_cast<unsigned>(rows), static_cast<unsigned>(cols), static_cast<unsigned>(splits)},
+      Tile::kThreads, gemm, device.tables);
+  if (splits > 1)
+    launch<NoShared>(device.stream, add_splits_kernel, element_grid(gemm.m, gemm.n), kRowThreads,
+                     gemm, splits);
+}
+
+template <bool kA, bool kB>
+void run_matrix(CudaDevice& device, const Gemm& gemm) {
+  run_tiles<MatrixTile, MatrixShared<kA, kB>>(device, gemm, gemm_matrix_kernel<kA, kB>);
+}
+
+}  // namespace
+
 void run_gemm(CudaDevice& device, const Gemm& gemm, DType activation) {
-  const Grid grid{static_cast<unsigned>(divide_up(gemm.m, kTileM)),
-                  static_cast<unsigned>(divide_up(gemm.n, kTileN))};
-  with_activation(activation, [&](auto tag) {
-    using T = typename decltype(tag)::Type;
-    launch<GemmShared<T>>(device.stream, gemm_kernel<T>, grid, kGemmThreads, gemm, device.tables);
-  });
+  if (activation != DType::kBF16)
+    run_tiles<PlainTile, PlainShared>(device, gemm, gemm_plain_kernel);
+  else if (gemm.a.k_is_row)
+    gemm.b.k_is_row ? run_matrix<true, true>(device, gemm) : run_matrix<true, false>(device, gemm);
+  else
+    gemm.b.k_is_row ? run_matrix<false, true>(device, gemm)
+                    : run_matrix<false, false>(device, gemm);
 }
 
 void add_column_sums(CudaDevice& device, const Matrix& x, float* total) {

@@ -12,8 +12,9 @@ constexpr int64_t kMaxLogitBytes = int64_t{256} << 20;
 
 // Labelled rows per stretch: whole tiles, at least one, as many as the workspace may hold.
 int64_t stretch_rows(int64_t labelled, int64_t vocabulary) {
-  const int64_t fitting = kMaxLogitBytes / 4 / larger<int64_t>(vocabulary, 1) / kTileM * kTileM;
-  return smaller(labelled, larger<int64_t>(fitting, kTileM));
+  const int64_t fitting =
+      kMaxLogitBytes / 4 / larger<int64_t>(vocabulary, 1) / MatrixTile::kM * MatrixTile::kM;
+  return smaller(labelled, larger<int64_t>(fitting, MatrixTile::kM));
 }
 
 }  // namespace

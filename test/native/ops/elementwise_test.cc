@@ -259,6 +259,25 @@ TEST(embedding_kernels) {
   }
 }
 
+// More tokens than a sort has threads, ids of several digits, and one id that is everywhere.
+TEST(embedding_gradient_of_many_tokens) {
+  constexpr int64_t kTokens = 1500, kCols = 9, kVocabulary = 5000;
+  std::vector<int32_t> tokens;
+  for (int64_t t = 0; t < kTokens; ++t)
+    tokens.push_back(t % 3 == 0 ? 4321 : static_cast<int32_t>(t * 7919 % kVocabulary));
+  check_every_isa("embedding gradient", [&](std::shared_ptr<Device> device) {
+    TestMatrix d_y(device, kTokens, kCols, DType::kF32, 1);
+    TestVector d_weight(device, kVocabulary * kCols, 2);
+    TestIndices ids(device, tokens);
+    EmbeddingBackward op;
+    op.ids = ids.data();
+    op.d_y = d_y.matrix();
+    op.d_weight = d_weight.data();
+    ops::embedding_backward(*device, op);
+    return Outputs{{"d_weight", d_weight.values(), {}}};
+  });
+}
+
 TEST(cast_kernels) {
   constexpr DType kTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
   for (DType from : kTypes) {
