@@ -78,10 +78,12 @@ int describe(void* handle, DeviceInfo* info) {
 }
 
 int allocate(void* handle, size_t bytes, void** pointer) {
-  return on_device(handle, [&](CudaDevice& device) {
+  bool out_of_memory = false;
+  const int status = on_device(handle, [&](CudaDevice& device) {
     try {
       *pointer = runtime::allocate(device.stream, bytes);
     } catch (const std::bad_alloc&) {
+      out_of_memory = true;
       DeviceInfo info;
       runtime::describe(device.stream, &info);
       throw std::runtime_error("cannot allocate " + std::to_string(bytes) +
@@ -89,6 +91,7 @@ int allocate(void* handle, size_t bytes, void** pointer) {
                                " are free");
     }
   });
+  return out_of_memory ? status : -status;
 }
 
 // Also when the device is lost: the memory's books stay right.

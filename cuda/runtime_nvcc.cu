@@ -1,9 +1,13 @@
 // cuda/runtime.h over the CUDA runtime.
 #include <cstdio>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
 
+#include "cuda/pinned_ring.h"
 #include "cuda/runtime.h"
 
 namespace lowrank::cuda {
@@ -11,8 +15,8 @@ namespace lowrank::cuda {
 void check_cuda(int status, const char* what) {
   if (status == cudaSuccess) return;
   const auto error = static_cast<cudaError_t>(status);
-  const std::string message = std::string(what) + ": " + cudaGetErrorString(error) + " (" +
-                              cudaGetErrorName(error) + ")";
+  const std::string message =
+      std::string(what) + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
   // An error that isn't of this call alone is still there once it has been taken.
   cudaGetLastError();
   if (cudaDeviceSynchronize() == cudaSuccess) throw CudaError(message);
@@ -37,25 +41,57 @@ int current_device() {
   return ordinal;
 }
 
-// A copy from pageable memory has left `from` when the call returns; one from pinned memory has
-// not.
-bool is_pinned(const void* from) {
-  cudaPointerAttributes attributes;
-  if (cudaPointerGetAttributes(&attributes, from) != cudaSuccess) {
-    cudaGetLastError();
-    return false;
+std::string version_name(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+// Throws unless there is a driver that this runtime can use.
+void check_driver() {
+  int driver = 0, runtime = 0;
+  check_cuda(cudaRuntimeGetVersion(&runtime), "version of the CUDA runtime");
+  // 0: there is none.
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+    throw CudaError("no NVIDIA driver is installed");
+  if (driver / 1000 < runtime / 1000)
+    throw CudaError("the NVIDIA driver is too old: it is for CUDA " + version_name(driver) + ", " +
+                    version_name(runtime) + " is needed");
+}
+
+// The ring of each open stream.
+class Rings {
+ public:
+  void add(Stream stream) {
+    auto ring = std::make_unique<PinnedRing>();
+    const std::lock_guard lock(mutex_);
+    rings_[stream] = std::move(ring);
   }
-  return attributes.type != cudaMemoryTypeUnregistered;
+  void remove(Stream stream) {
+    const std::lock_guard lock(mutex_);
+    rings_.erase(stream);
+  }
+  PinnedRing& of(Stream stream) {
+    const std::lock_guard lock(mutex_);
+    return *rings_.at(stream);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<Stream, std::unique_ptr<PinnedRing>> rings_;
+};
+
+Rings& rings() {
+  static Rings& all = *new Rings();
+  return all;
 }
 
 }  // namespace
 
 Stream open(const DeviceOptions& options) {
+  check_driver();
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess && status != cudaErrorNoDevice)
-    throw CudaError(std::string("no NVIDIA driver that this CUDA runtime can use: ") +
-                    cudaGetErrorString(status));
+    throw CudaError(std::string("the NVIDIA driver can't be used: ") + cudaGetErrorString(status));
   if (count == 0) throw CudaError("the NVIDIA driver sees no GPU");
   if (options.ordinal < 0 || options.ordinal >= count)
     throw CudaError("there is no GPU " + std::to_string(options.ordinal) + ", only " +
@@ -68,10 +104,20 @@ Stream open(const DeviceOptions& options) {
   use(options.ordinal);
   Stream stream;
   check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  try {
+    rings().add(stream);
+  } catch (...) {
+    cudaStreamDestroy(stream);
+    throw;
+  }
   return stream;
 }
 
-void close(Stream stream) noexcept { cudaStreamDestroy(stream); }
+void close(Stream stream) noexcept {
+  cudaStreamSynchronize(stream);  // what its ring still copies
+  rings().remove(stream);
+  cudaStreamDestroy(stream);
+}
 
 void use(int ordinal) { check_cuda(cudaSetDevice(ordinal), "choice of a GPU"); }
 
@@ -101,8 +147,7 @@ void* allocate(Stream stream, size_t bytes) {
 void release(Stream, void* pointer) noexcept { cudaFree(pointer); }
 
 void upload(Stream stream, void* to, const void* from, size_t bytes) {
-  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream), "upload");
-  if (is_pinned(from)) synchronize(stream);
+  rings().of(stream).upload(stream, to, from, bytes);
 }
 
 void download(Stream stream, void* to, const void* from, size_t bytes) {

@@ -50,6 +50,7 @@ export interface LoraSegment {
 }
 
 export interface KernelOptions {
+  /** "cpu", "cuda", "cuda:N" or "auto" (the default). */
   device?: string;
   threads?: number;
   isa?: string;
@@ -65,7 +66,7 @@ export interface Timed {
 type Raw = Record<string, ArrayBufferView | number>;
 
 async function run(name: string, args: object, options: KernelOptions): Promise<Raw & Timed> {
-  const { repeat, device = 'cpu', threads, isa } = options;
+  const { repeat, device = 'auto', threads, isa } = options;
   const where: NativeDeviceOptions = { device, threads, isa };
   const result = await call(() => loadAddon().kernels.run(where, name, { ...args, repeat }));
   return result as Raw & Timed;

@@ -26,10 +26,11 @@ const optionsSchema = z.strictObject({
   trainable: z.boolean().default(false),
   /** Longest position that will be used; default: what the model was made for. */
   maxLength: z.number().int().positive().optional(),
-  device: z.string().default('cpu'),
-  /** Default: one per physical core. Results don't depend on it. */
+  /** "cpu", "cuda" (the first GPU), "cuda:N", or "auto": CUDA where it can be used, else the CPU. */
+  device: z.string().default('auto'),
+  /** CPU: default one per physical core. Results don't depend on it. */
   threads: z.number().int().positive().optional(),
-  /** Instruction set: "reference", "avx2", "avx512", "amx", "neon"; default: the best there is. */
+  /** CPU instruction set: "reference", "avx2", "avx512", "amx", "neon"; default: the best there is. */
   isa: z.string().optional(),
 });
 
@@ -141,6 +142,7 @@ function nativeOptions(options: ModelOptions): {
 }
 
 export interface MergeOptions {
+  /** As in ModelOptions. */
   device?: string;
   threads?: number;
   onProgress?: (done: number, total: number) => void;
@@ -161,7 +163,7 @@ export function mergeAdapter(
   outputFolder: string,
   options: MergeOptions = {},
 ): Promise<MergeReport> {
-  const device = { device: options.device ?? 'cpu', threads: options.threads };
+  const device = { device: options.device ?? 'auto', threads: options.threads };
   return call(() =>
     loadAddon().mergeAdapter(device, modelFolder, adapterFolder, outputFolder, options.onProgress),
   );

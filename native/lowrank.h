@@ -70,7 +70,7 @@ LOWRANK_API void lowrank_abort_free(lowrank_abort* flag);
 typedef struct lowrank_device lowrank_device;
 typedef struct lowrank_device_options {
   size_t struct_bytes;
-  const char* name; /* "cpu" */
+  const char* name; /* "cpu", "cuda", "cuda:N" or "auto" (the default) */
   const char* isa;  /* NULL = the best; "reference", "avx2", "avx512", "amx", "neon" */
   int32_t threads;  /* 0 = one per physical core */
   int32_t ordinal;  /* which one, where there are several */

@@ -69,7 +69,8 @@ export function packPlatform({ out, local }) {
   delete manifest.scripts;
   delete manifest.devDependencies;
   delete manifest.binary;
-  const platforms = readdirSync(path.join(root, 'npm'));
+  // The CUDA plug-in is for those who ask for it.
+  const platforms = readdirSync(path.join(root, 'npm')).filter((each) => !each.endsWith('-cuda'));
   manifest.optionalDependencies = local
     ? { [`@lowrank/${name}`]: `file:${platform}` }
     : Object.fromEntries(platforms.map((each) => [`@lowrank/${each}`, version]));

@@ -6,7 +6,7 @@
 //   --sanitizers                          also the native tests under ASan and UBSan, and under TSan
 //   --fuzz SECONDS                        also each fuzzer for so long (needs clang++)
 //   --arm64                               also the native tests for arm64, under qemu
-//   --cuda                                also the CUDA plug-in, compiled and loaded (needs nvcc)
+//   --cuda                                also the CUDA plug-in, compiled and loaded (nvcc or pip)
 //   --node PATH                           also run the Node tests with another Node
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
@@ -98,7 +98,7 @@ function variantTests(name) {
 
 function cudaPlugin() {
   const results = [variantTests('cuda'), script('scripts/check_cuda_libraries.mjs')];
-  return sum(results);
+  return sum([...results, script('scripts/list_unmodelled.mjs')]);
 }
 
 // `only`: names of tests; none means all.

@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 
 import { ScriptError, buildFolder, hasCommand, root, run } from './checkout.mjs';
+import { cudaToolkit } from './cuda_toolkit.mjs';
 
 // -O1: the sanitizers see more than at -O2, and it builds in half the time.
 const sanitized = (sanitizers) => [
@@ -36,8 +37,8 @@ const variants = {
   },
   // The plug-in for one architecture, and the test that loads it.
   cuda: {
-    commands: ['nvcc'],
-    options: ['LOWRANK_CUDA=ON'],
+    toolkit: cudaToolkit,
+    options: ['LOWRANK_CUDA=ON', 'LOWRANK_C_LIBRARY=OFF'],
     tests: ['cuda_plugin_test'],
   },
   // Debian and Ubuntu: apt install g++-aarch64-linux-gnu qemu-user-static
@@ -55,17 +56,19 @@ const variants = {
 
 /** Returns the build folder, the names of the tests to run ([] = all) and their environment. */
 export function buildVariant(name) {
-  const { commands = [], options, tests = [], env = {} } = variants[name];
+  const { commands = [], toolkit, options, tests = [], env = {} } = variants[name];
   const missing = commands.filter((command) => !hasCommand(command));
   if (missing.length > 0) throw new ScriptError(`missing: ${missing.join(', ')}`);
   const folder = path.join(buildFolder, name);
   mkdirSync(folder, { recursive: true });
-  const configure = ['LOWRANK_TESTS=ON', ...options].map((option) => `-D${option}`);
+  const tools = toolkit?.() ?? { options: [], env: {} };
+  const all = ['LOWRANK_TESTS=ON', ...options, ...tools.options];
+  const configure = all.map((option) => `-D${option}`);
   if (hasCommand('ninja')) configure.push('-GNinja');
   if (hasCommand('ccache')) configure.push('-DCMAKE_CXX_COMPILER_LAUNCHER=ccache');
-  run('cmake', ['-S', root, '-B', folder, ...configure], { capture: true });
+  run('cmake', ['-S', root, '-B', folder, ...configure], { capture: true, env: tools.env });
   const build = ['--build', folder, '--parallel', String(os.availableParallelism())];
   const targets = tests.length > 0 ? ['--target', ...tests] : [];
-  run('cmake', [...build, ...targets], { capture: true });
+  run('cmake', [...build, ...targets], { capture: true, env: tools.env });
   return { folder, tests, env };
 }

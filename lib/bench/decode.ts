@@ -12,6 +12,7 @@ export interface DecodeBenchOptions {
   /** Tokens in the cache before the measured ones. */
   seq: number;
   steps: number;
+  device?: string;
   threads?: number;
   isa?: string;
 }
@@ -35,7 +36,7 @@ export interface DecodeBenchRow {
 export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBenchRow> {
   const addon = loadAddon();
   const { threads, isa } = options;
-  const device = { device: 'cpu', threads, isa };
+  const device = { device: options.device ?? 'auto', threads, isa };
   const model = await addon.createModel(
     device,
     await shapeConfig(options.shape, options.dtype),

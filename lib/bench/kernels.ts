@@ -2,6 +2,7 @@
 // Each operation runs `repeat` times on data that stays in the engine; the seconds are the engine's.
 
 import * as kernels from '../kernels.js';
+import { loadAddon } from '../native/load_addon.js';
 import { productPeak } from './train.js';
 import { shapeConfig } from './shapes.js';
 import { median } from './statistics.js';
@@ -14,6 +15,7 @@ export interface KernelBenchOptions {
   steps: number;
   /** Only operations whose name contains this. */
   filter?: string;
+  device?: string;
   threads?: number;
   isa?: string;
 }
@@ -199,7 +201,9 @@ export async function* benchKernels(options: KernelBenchOptions): AsyncGenerator
   const config = JSON.parse(await shapeConfig(options.shape, options.dtype)) as Config;
   config.head_dim ??= config.hidden_size / config.num_attention_heads;
   const { threads, isa } = options;
-  const device = { device: 'cpu', threads, isa };
+  const device = { device: options.device ?? 'auto', threads, isa };
+  const { device: kind, isa: found } = loadAddon().describeDevice(device);
+  const measured = kind === 'cpu' ? 'best' : found;
   const kernelOptions = { ...device, repeat: options.steps };
   for (const cases of [linearCases, otherCases]) {
     for await (const c of cases(config, options, kernelOptions)) {
@@ -213,7 +217,7 @@ export async function* benchKernels(options: KernelBenchOptions): AsyncGenerator
         size: c.size,
         dtype: options.dtype,
         storage: c.storage,
-        isa: isa ?? 'best',
+        isa: isa ?? measured,
         seconds: middle,
         seconds_min: Math.min(...seconds),
         seconds_max: Math.max(...seconds),

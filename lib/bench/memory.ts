@@ -42,6 +42,7 @@ export async function* benchMemory(options: MemoryBenchOptions): AsyncGenerator<
           const flags = ['bench', 'train', '--json', '--steps', '1', '--shape', shape];
           flags.push('--method', method, '--dtype', options.dtype, '--seq', String(seq));
           flags.push('--checkpointing', checkpointing);
+          flags.push('--device', 'cpu'); // what is measured is the process's memory
           if (options.threads !== undefined) flags.push('--threads', String(options.threads));
           if (options.isa !== undefined) flags.push('--isa', options.isa);
           const { stdout } = await run(process.execPath, [main, ...flags]);

@@ -26,6 +26,7 @@ export interface TrainBenchOptions {
   documents?: number;
   steps: number;
   checkpointing?: 'none' | 'block' | 'auto';
+  device?: string;
   threads?: number;
   isa?: string;
   profile?: boolean;
@@ -116,7 +117,7 @@ export async function benchTrain(
 ): Promise<{ row: TrainBenchRow; profile: NativeProfileRow[] }> {
   const addon = loadAddon();
   const { threads, isa, profile = false, documents = 1 } = options;
-  const device = { device: 'cpu', threads, isa, profile };
+  const device = { device: options.device ?? 'auto', threads, isa, profile };
   const processBytes = addon.memory().residentBytes;
   const began = performance.now();
   const { model, adapter } = await freshModel(options, device);
@@ -163,7 +164,7 @@ export async function benchTrain(
     batch: options.batch,
     documents,
     checkpointing: plan.checkpointing,
-    threads: addon.describeDevice({ device: 'cpu', threads, isa }).threads,
+    threads: addon.describeDevice({ device: device.device, threads, isa }).threads,
     isa: info.isa,
     seconds_per_step: perStep,
     seconds_min: Math.min(...seconds),

@@ -20,9 +20,13 @@ const shape = z
   .describe(`${SHAPE_NAMES.join(', ')}, or a config.json`);
 const dtype = z.enum(['f32', 'bf16']).default('bf16').describe('type of activations and weights');
 const seq = z.number().int().positive().default(512);
-const device = {
+const processor = {
   threads: z.number().int().positive().optional().describe('CPU threads'),
   isa: z.string().optional().describe('instruction set'),
+};
+const device = {
+  device: z.string().default('auto').describe('cpu, cuda, cuda:N or auto'),
+  ...processor,
 };
 const results = z.string().optional().describe('folder to append the rows to, as CSV');
 const steps = (count: number, text: string) =>
@@ -54,7 +58,7 @@ const memoryShape = {
   shape: z.array(z.string()).default(['smollm2-135m', 'qwen2.5-0.5b']).describe('shapes'),
   dtype,
   seq: z.array(z.coerce.number().int().positive()).default([256, 1024, 2048]).describe('lengths'),
-  ...device,
+  ...processor,
   results,
 };
 const decodeShape = {

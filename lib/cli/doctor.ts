@@ -5,7 +5,9 @@ import os from 'node:os';
 import type { Command } from 'commander';
 import pc from 'picocolors';
 
-import { describeError } from '../errors.js';
+import { describeError, fromNative } from '../errors.js';
+import type { NativeAddon } from '../native/addon.js';
+import { cudaFolder, cudaPackage } from '../native/cuda_package.js';
 import { loadAddon } from '../native/load_addon.js';
 import { formatBytes } from './progress.js';
 
@@ -26,22 +28,44 @@ function findings(): Finding[] {
   } catch (error) {
     return [...out, { name: 'engine', ok: false, text: describeError(error) }];
   }
-  const device = addon.describeDevice({ device: 'cpu' });
+  const cpu = addon.describeDevice({ device: 'cpu' });
   out.push({
     name: 'cpu',
     ok: true,
-    text: `${os.cpus()[0]?.model ?? device.name}: ${device.isa}, ${device.threads} threads (one per physical core)`,
+    text: `${os.cpus()[0]?.model ?? cpu.name}: ${cpu.isa}, ${cpu.threads} threads (one per physical core)`,
   });
   const memory = addon.memory();
   out.push({ name: 'memory', ok: true, text: `${formatBytes(memory.availableBytes)} available` });
-  for (const backend of addon.listBackends())
-    if (backend.name !== 'cpu')
-      out.push({
-        name: backend.name,
-        ok: backend.available,
-        text: backend.available ? 'available' : `not available: ${backend.message}`,
-      });
-  return out;
+  return [...out, ...cudaFindings(addon)];
+}
+
+/** One finding per GPU, or one that says what CUDA lacks. */
+function cudaFindings(addon: NativeAddon): Finding[] {
+  const missing = (text: string): Finding[] => [{ name: 'cuda', ok: false, text }];
+  const plugin = addon.listBackends().find((backend) => backend.name === 'cuda');
+  if (!plugin?.available) return missing(pluginAdvice(plugin?.message ?? ''));
+  const found: Finding[] = [];
+  for (let ordinal = 0; ; ordinal++) {
+    const name = `cuda:${ordinal}`;
+    try {
+      const gpu = addon.describeDevice({ device: name });
+      const memory = `${formatBytes(gpu.freeBytes)} of ${formatBytes(gpu.totalBytes)} free`;
+      found.push({ name, ok: true, text: `${gpu.name}: ${gpu.isa}, ${memory}` });
+    } catch (error) {
+      // The first one says what is wrong; a later one is beyond the last GPU.
+      const { message } = fromNative(error) as Error;
+      return found.length > 0 ? found : missing(`not available: ${message}`);
+    }
+  }
+}
+
+function pluginAdvice(message: string): string {
+  const folder = process.env.LOWRANK_PLUGIN_PATH;
+  if (folder !== undefined) return `not available: ${message} (LOWRANK_PLUGIN_PATH is set)`;
+  if (cudaFolder() !== undefined) return `not available: ${message}`;
+  const name = cudaPackage();
+  if (name === undefined) return 'not available: there is a CUDA plug-in for Linux on x64 only';
+  return `not installed: npm install ${name}   (for an NVIDIA GPU; without one it isn't needed)`;
 }
 
 export function addDoctor(program: Command): void {

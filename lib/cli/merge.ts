@@ -4,6 +4,14 @@ import type { Command } from 'commander';
 
 import { mergeAdapter } from '../model.js';
 
+interface MergeFlags {
+  model: string;
+  adapter: string;
+  output: string;
+  device: string;
+  json?: boolean;
+}
+
 export function addMerge(program: Command): void {
   program
     .command('merge')
@@ -13,9 +21,11 @@ export function addMerge(program: Command): void {
     .requiredOption('--model <folder>', 'the base model, with its original weights')
     .requiredOption('--adapter <folder>', 'a PEFT adapter')
     .requiredOption('--output <folder>', 'where the merged model goes')
+    .option('--device <device>', 'cpu, cuda, cuda:N or auto', 'auto')
     .option('--json', 'print the report as JSON')
-    .action(async (options: { model: string; adapter: string; output: string; json?: boolean }) => {
-      const report = await mergeAdapter(options.model, options.adapter, options.output);
+    .action(async (options: MergeFlags) => {
+      const { device } = options;
+      const report = await mergeAdapter(options.model, options.adapter, options.output, { device });
       if (options.json) process.stdout.write(JSON.stringify(report) + '\n');
       else
         process.stderr.write(

@@ -7,9 +7,9 @@ export type NativeDType = 'f32' | 'bf16' | 'f16';
 export type NativeQuantization = 'none' | 'nf4' | 'nf4-double' | 'int8';
 
 export interface NativeDeviceOptions {
-  device: string; // "cpu"
-  threads?: number;
-  isa?: string;
+  device: string; // "cpu", "cuda", "cuda:N" or "auto"
+  threads?: number; // of the CPU
+  isa?: string; // the CPU's
   profile?: boolean; // time every operation (NativeModel.takeProfile)
 }
 
@@ -181,7 +181,10 @@ export interface NativeGenerator {
 export interface NativeAddon {
   version: string;
   listBackends(): { name: string; available: boolean; message: string }[];
+  // Where the CUDA plug-in lies; before the first device is opened.
+  setPluginFolder(folder: string): void;
   describeDevice(options: NativeDeviceOptions): {
+    device: string;
     name: string;
     isa: string;
     threads: number;

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 import { LowrankError } from '../errors.js';
 import type { NativeAddon } from './addon.js';
+import { cudaFolder } from './cuda_package.js';
 
 const require = createRequire(import.meta.url);
 // lib/native and dist/native lie equally deep.
@@ -14,7 +15,7 @@ let loaded: NativeAddon | undefined;
 
 /** The engine, loaded on first use. */
 export function loadAddon(): NativeAddon {
-  loaded ??= findAddon();
+  loaded ??= withPlugins(findAddon());
   return loaded;
 }
 
@@ -22,6 +23,12 @@ export function loadAddon(): NativeAddon {
 export function platformPackage(): string {
   const libc = process.platform === 'linux' ? (usesGlibc() ? '-gnu' : '-musl') : '';
   return `@lowrank/${process.platform}-${process.arch}${libc}`;
+}
+
+function withPlugins(addon: NativeAddon): NativeAddon {
+  const folder = cudaFolder();
+  if (folder !== undefined) addon.setPluginFolder(folder);
+  return addon;
 }
 
 function usesGlibc(): boolean {

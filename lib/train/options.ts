@@ -137,7 +137,10 @@ export const commandShape = {
     .describe('modules trained in full beside the adapter'),
   initAdapter: z.string().optional().describe('start from this PEFT adapter'),
   resumeFromCheckpoint: z.string().optional().describe("a checkpoint folder, or 'last'"),
-  device: z.string().default('cpu').describe('device'),
+  device: z
+    .string()
+    .default('auto')
+    .describe('cpu, cuda, cuda:N, or auto: CUDA where it can be used, else the CPU'),
   threads: count().optional().describe('CPU threads; default: one per physical core'),
   isa: z.string().optional().describe('CPU instruction set: reference, avx2, avx512, amx, neon'),
 };

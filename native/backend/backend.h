@@ -420,7 +420,8 @@ struct Backend {
   const char* (*last_error)(void* device);
   int (*describe)(void* device, DeviceInfo* info);
 
-  int (*allocate)(void* device, size_t bytes, void** pointer);  // 64-byte aligned, zero-filled
+  // 64-byte aligned, zero-filled. Positive for lack of memory, negative for any other failure.
+  int (*allocate)(void* device, size_t bytes, void** pointer);
   void (*release)(void* device, void* pointer, size_t bytes);
   int (*upload)(void* device, void* to, const void* from, size_t bytes);
   int (*download)(void* device, void* to, const void* from, size_t bytes);

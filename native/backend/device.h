@@ -15,14 +15,22 @@ namespace lowrank {
 // other.
 class Device {
  public:
-  // `name` is "cpu", or a plug-in's name. Throws Error{kBackend} or Error{kUnsupported}.
+  // `name` is "cpu", "cuda" (the first GPU), "cuda:N", or "auto": CUDA where its plug-in and a GPU
+  // that it can use are there, else the CPU; an instruction set in the options asks for the CPU.
+  // Throws Error{kInvalidArgument} for another name, Error{kUnsupported} without the plug-in, and
+  // Error{kBackend} when the device can't be used. Threads mean nothing to a GPU.
   static std::shared_ptr<Device> open(const std::string& name, const DeviceOptions& options = {});
   // For tests and plug-ins: a table that isn't registered.
   static std::shared_ptr<Device> open(const Backend& backend, const DeviceOptions& options = {});
 
   // In two parts, for a table around another one: the handle of an open device, and a device of a
   // handle that `backend.close` will close. `backend` must live until then.
-  static void* open_handle(const Backend& backend, const DeviceOptions& options);
+  struct Opened {
+    const Backend* backend = nullptr;
+    void* handle = nullptr;
+  };
+  static Opened open_handle(const std::string& name, const DeviceOptions& options);
+  static Opened open_handle(const Backend& backend, const DeviceOptions& options);
   static std::shared_ptr<Device> adopt(const Backend& backend, void* handle);
 
   // What the device reaches at best, measured now; see PeakKind. Takes about `seconds`.

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "backend/profile_work.h"
-#include "backend/registry.h"
 
 namespace lowrank {
 namespace {
@@ -120,11 +119,11 @@ Backend wrap(const Backend& inner) {
 }  // namespace
 
 std::shared_ptr<Device> open_profiled(const std::string& name, const DeviceOptions& options) {
-  const Backend& inner = find_backend(name);
+  const Device::Opened inner = Device::open_handle(name, options);
   auto device = std::make_unique<Profiled>();
-  device->inner = &inner;
-  device->handle = Device::open_handle(inner, options);
-  device->table = wrap(inner);
+  device->inner = inner.backend;
+  device->handle = inner.handle;
+  device->table = wrap(*inner.backend);
   const Backend& table = device->table;
   return Device::adopt(table, device.release());
 }

@@ -15,12 +15,26 @@ struct Plugin {
   std::string message;
 };
 
+std::mutex mutex;  // of both below
+std::string& plugin_folder() {
+  static auto& folder = *new std::string();
+  return folder;
+}
+std::map<std::string, Plugin>& loaded() {
+  static auto& plugins = *new std::map<std::string, Plugin>();
+  return plugins;
+}
+
+std::string plugin_path(const std::string& name) {
+  const std::string file = "liblowrank_" + name + ".so";
+  const char* folder = std::getenv("LOWRANK_PLUGIN_PATH");
+  if (folder) return std::string(folder) + "/" + file;
+  return plugin_folder().empty() ? file : plugin_folder() + "/" + file;
+}
+
 // A plug-in exports one C function; it stays loaded for the life of the process because its code
 // may be running on any thread.
-Plugin load_plugin(const std::string& name) {
-  std::string path = "liblowrank_" + name + ".so";
-  if (const char* folder = std::getenv("LOWRANK_PLUGIN_PATH"))
-    path = std::string(folder) + "/" + path;
+Plugin load_plugin(const std::string& path) {
   Plugin plugin;
   std::string error;
   void* library = os::open_library(path, &error);
@@ -41,11 +55,10 @@ Plugin load_plugin(const std::string& name) {
 }
 
 Plugin plugin(const std::string& name) {
-  static std::mutex mutex;
-  static auto& loaded = *new std::map<std::string, Plugin>();
-  std::lock_guard lock(mutex);
-  auto found = loaded.find(name);
-  if (found == loaded.end()) found = loaded.emplace(name, load_plugin(name)).first;
+  const std::lock_guard lock(mutex);
+  const std::string path = plugin_path(name);
+  auto found = loaded().find(path);
+  if (found == loaded().end()) found = loaded().emplace(path, load_plugin(path)).first;
   return found->second;
 }
 
@@ -54,13 +67,18 @@ Plugin plugin(const std::string& name) {
 const Backend& find_backend(const std::string& name) {
   if (name == "cpu") return cpu_backend();
   if (name != "cuda")
-    throw Error(ErrorCode::kUnsupported, "there is no device called '" + name + "'", "device",
+    throw Error(ErrorCode::kInvalidArgument, "there is no device called '" + name + "'", "device",
                 "use cpu or cuda");
   const Plugin found = plugin(name);
   if (!found.backend)
     throw Error(ErrorCode::kUnsupported, "no " + name + " device: " + found.message, "device",
-                "use --device cpu, or install the lowrank package for this device");
+                "use the device cpu; `lowrank doctor` says what CUDA needs");
   return *found.backend;
+}
+
+void set_plugin_folder(const std::string& folder) {
+  const std::lock_guard lock(mutex);
+  plugin_folder() = folder;
 }
 
 std::vector<BackendReport> list_backends() {

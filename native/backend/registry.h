@@ -18,9 +18,13 @@ struct BackendReport {
   std::string message;  // why it isn't available, and what to do
 };
 
-// Finds a backend by name: "cpu", or a plug-in library lowrank_<name> beside the engine or in
-// LOWRANK_PLUGIN_PATH. Throws Error{kUnsupported} saying why not.
+// Finds a backend by name: "cpu" or "cuda". A plug-in is the library liblowrank_<name>.so in the
+// folder LOWRANK_PLUGIN_PATH where the environment has it; else in the plug-in folder; else where
+// the system looks for libraries. Throws Error{kUnsupported} saying why not.
 const Backend& find_backend(const std::string& name);
+
+// Where plug-ins that come as a package lie; before one is looked for.
+void set_plugin_folder(const std::string& folder);
 
 std::vector<BackendReport> list_backends();
 

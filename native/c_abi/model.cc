@@ -8,7 +8,7 @@ namespace {
 
 constexpr const char* kAllLinear[] = {"all-linear"};
 
-const lowrank_device_options kDeviceDefaults = {sizeof(lowrank_device_options), "cpu", nullptr, 0,
+const lowrank_device_options kDeviceDefaults = {sizeof(lowrank_device_options), "auto", nullptr, 0,
                                                 0};
 const lowrank_model_options kModelDefaults = {sizeof(lowrank_model_options), LOWRANK_F32,
                                               LOWRANK_QUANTIZATION_NONE, 0, 0};
@@ -116,7 +116,7 @@ lowrank_status lowrank_device_open(const lowrank_device_options* options, lowran
     device.threads = from.threads;
     device.isa = from.isa;
     device.ordinal = from.ordinal;
-    *out = new lowrank_device{Device::open(from.name ? from.name : "cpu", device)};
+    *out = new lowrank_device{Device::open(from.name ? from.name : "auto", device)};
   });
 }
 void lowrank_device_free(lowrank_device* device) { delete device; }

@@ -32,6 +32,8 @@ Napi::Object define_addon(Napi::Env env, Napi::Object exports) {
   define_classes(env);
   exports.Set("version", engine_version());
   exports.Set("listBackends", Napi::Function::New<&list_backends>(env, "listBackends"));
+  exports.Set("setPluginFolder",
+              Napi::Function::New<&choose_plugin_folder>(env, "setPluginFolder"));
   exports.Set("describeDevice", Napi::Function::New<&describe_device>(env, "describeDevice"));
   exports.Set("measurePeak", Napi::Function::New<&measure_peak>(env, "measurePeak"));
   exports.Set("createAbortFlag",

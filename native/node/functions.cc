@@ -26,11 +26,20 @@ Napi::Value list_backends(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value choose_plugin_folder(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&] {
+    set_plugin_folder(read_text(info[0], "folder"));
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Value describe_device(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   return guarded(env, [&] {
-    const DeviceInfo device = read_device(info[0]).open()->info();
+    const std::shared_ptr<Device> opened = read_device(info[0]).open();
+    const DeviceInfo device = opened->info();
     Napi::Object object = Napi::Object::New(env);
+    object.Set("device", opened->backend().name);
     object.Set("name", device.name);
     object.Set("isa", device.isa);
     object.Set("threads", device.threads);

@@ -6,6 +6,7 @@
 namespace lowrank::node {
 
 Napi::Value list_backends(const Napi::CallbackInfo& info);
+Napi::Value choose_plugin_folder(const Napi::CallbackInfo& info);
 Napi::Value describe_device(const Napi::CallbackInfo& info);
 Napi::Value measure_peak(const Napi::CallbackInfo& info);
 Napi::Value estimate_plan(const Napi::CallbackInfo& info);

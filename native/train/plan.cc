@@ -115,8 +115,10 @@ uint64_t find_budget(const PlanRequest& request) {
   if (request.session.memory_budget) return request.session.memory_budget;
   const DeviceInfo info = request.device->info();
   if (info.free_bytes == 0) return std::numeric_limits<uint64_t>::max();
-  // A tenth stays for the rest of the process and the system.
-  return info.free_bytes / 10 * 9 + info.fixed_bytes + request.loaded_bytes;
+  // Of the host's memory a tenth stays for the rest of the process and the system; of a device's
+  // own what its kernels may still load.
+  const uint64_t kept = info.free_bytes / (request.device->backend().host_memory ? 10 : 50);
+  return info.free_bytes - kept + info.fixed_bytes + request.loaded_bytes;
 }
 
 // How many sets of saved values there will be, from 1 to the number of trained blocks.
@@ -238,16 +240,20 @@ StepPlan make_plan(const PlanRequest& request) {
 }
 
 void check_fits(const StepPlan& plan) {
-  if (plan.report.total_bytes <= plan.budget) return;
+  if (plan.report.total_bytes > plan.budget) refuse_plan(plan, plan.budget);
+}
+
+void refuse_plan(const StepPlan& plan, uint64_t free) {
   std::string parts;
   for (const PlanItem& item : plan.report.items)
     if (item.bytes) parts += (parts.empty() ? "" : ", ") + item.name + " " + megabytes(item.bytes);
-  throw Error(ErrorCode::kOutOfMemory,
-              "training needs " + megabytes(plan.report.total_bytes) + " (" + parts + ") and " +
-                  megabytes(plan.budget) + " are free",
-              "memory plan",
-              "use a smaller batch or length, block checkpointing, a quantized base or the 8-bit "
-              "optimizer");
+  throw Error(
+      ErrorCode::kOutOfMemory,
+      "training needs " + megabytes(plan.report.total_bytes) + " (" + parts + ") and " +
+          megabytes(free) + " are free",
+      "memory plan",
+      "use a smaller batch, a shorter maximum length, block checkpointing, a quantized base "
+      "or the 8-bit optimizer");
 }
 
 uint64_t predict_weight_bytes(const ModelConfig& config, const ModelOptions& options) {

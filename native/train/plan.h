@@ -79,6 +79,8 @@ StepPlan make_plan(const PlanRequest& request);
 
 // Throws Error{kOutOfMemory} with the figures when the plan is over its budget.
 void check_fits(const StepPlan& plan);
+// Throws the same, with what was free.
+[[noreturn]] void refuse_plan(const StepPlan& plan, uint64_t free);
 
 // Bytes that the weights will take on the device, by storage type.
 uint64_t predict_weight_bytes(const ModelConfig& config, const ModelOptions& options);

@@ -62,8 +62,14 @@ SessionImpl::SessionImpl(std::shared_ptr<ModelImpl> model, std::shared_ptr<Adapt
   check_fits(plan_);
 
   const std::shared_ptr<Device>& device = model_->device;
-  arena_ = Buffer(device, plan_.arena_bytes);
-  decoder_ = std::make_unique<Decoder>(model_, adapter_, plan_.max_positions);
+  try {
+    arena_ = Buffer(device, plan_.arena_bytes);
+    decoder_ = std::make_unique<Decoder>(model_, adapter_, plan_.max_positions);
+  } catch (const Error& error) {
+    // Something else took the memory, or the budget says more than there is.
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
+    refuse_plan(plan_, device->info().free_bytes + request.loaded_bytes);
+  }
   state_ =
       std::make_unique<TrainedState>(device, plan_, arena_.as<char>(), tensors_,
                                      trained_values(*model_, adapter_.get(), tensors_), options);
