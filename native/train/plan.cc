@@ -98,7 +98,13 @@ void plan_tensors(const PlanRequest& request, Layout* layout, StepPlan* plan) {
   }
 }
 
-void plan_transfer(const StepShape& shape, Layout* layout, TransferPlan* transfer) {
+// A device of its own memory runs ahead of the host; to read from others costs nothing.
+constexpr int64_t kResultSets = 16;
+
+void plan_transfer(const StepShape& shape, bool host_memory, Layout* layout,
+                   TransferPlan* transfer) {
+  transfer->result_sets = host_memory ? 1 : kResultSets;
+  const auto sets = static_cast<uint64_t>(transfer->result_sets);
   const auto tokens = static_cast<uint64_t>(shape.tokens);
   const auto labels = static_cast<uint64_t>(shape.labels);
   transfer->ids = layout->add(kWorkspace, tokens * sizeof(int32_t));
@@ -107,8 +113,8 @@ void plan_transfer(const StepShape& shape, Layout* layout, TransferPlan* transfe
   transfer->rows = layout->add(kWorkspace, labels * sizeof(int32_t));
   transfer->targets = layout->add(kWorkspace, labels * sizeof(int32_t));
   transfer->weights = layout->add(kWorkspace, labels * sizeof(float));
-  transfer->logprob = layout->add(kWorkspace, labels * sizeof(float));
-  transfer->correct = layout->add(kWorkspace, labels);
+  transfer->logprob = layout->add(kWorkspace, sets * labels * sizeof(float));
+  transfer->correct = layout->add(kWorkspace, sets * labels);
 }
 
 uint64_t find_budget(const PlanRequest& request) {
@@ -215,7 +221,7 @@ StepPlan make_plan(const PlanRequest& request) {
   layout.count(kDevice, request.device->info().fixed_bytes);
   layout.count(kWorkspace, Decoder::held_bytes(config, plan.max_positions));
   plan_tensors(request, &layout, &plan);
-  plan_transfer(plan.shape, &layout, &plan.transfer);
+  plan_transfer(plan.shape, request.device->backend().host_memory, &layout, &plan.transfer);
   plan.scratch = layout.add(
       kWorkspace,
       Decoder::scratch_specs(*request.device, config, request.model, *request.modules, plan.shape));

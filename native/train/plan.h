@@ -45,7 +45,10 @@ struct TensorPlan {
 // Offsets of what goes to and comes from the device with a micro-batch.
 struct TransferPlan {
   uint64_t ids = 0, positions = 0, document_offsets = 0;
-  uint64_t rows = 0, targets = 0, weights = 0, logprob = 0, correct = 0;
+  uint64_t rows = 0, targets = 0, weights = 0;
+  // Of this many micro-batches, so that a step needn't wait for the device after each.
+  int64_t result_sets = 1;
+  uint64_t logprob = 0, correct = 0;
 };
 
 struct StepPlan {

@@ -47,10 +47,14 @@ class SessionImpl {
   StepResult accumulate(const std::vector<MicroBatch>& batches, int64_t step,
                         const std::atomic<bool>* abort);
   DecoderBatch upload_batch(const MicroBatch& batch, uint64_t dropout_seed);
-  // Uploads the labelled rows; `scale` multiplies their weights.
-  Decoder::HeadInput upload_labels(const MicroBatch& batch, double scale, bool keep_weightless);
-  // Adds this micro-batch's correct tokens to the result and returns its weighted loss.
-  double read_loss(const MicroBatch& batch, const Decoder::HeadInput& input, StepResult* result);
+  // Uploads the labelled rows; `scale` multiplies their weights, results go to set `set`.
+  Decoder::HeadInput upload_labels(const MicroBatch& batch, double scale, bool keep_weightless,
+                                   int64_t set);
+  // Waits for the results of the first `sets` sets.
+  void download_results(int64_t sets);
+  // Adds a micro-batch's correct tokens to the result and returns its weighted loss; the labelled
+  // rows are the last that were gathered.
+  double loss_of(const MicroBatch& batch, int32_t count, int64_t set, StepResult* result);
   // The input of trained block `layer`; layer == layers is the last block's output.
   void* input_of(int32_t layer) const;
   void forward_backward(const DecoderBatch& batch, const Decoder::HeadInput& input);

@@ -53,16 +53,21 @@ float clip_scale(double norm, double max_norm) {
 
 }  // namespace
 
-double SessionImpl::read_loss(const MicroBatch& batch, const Decoder::HeadInput& input,
-                              StepResult* result) {
-  logprob_.download(input.count);
-  correct_.download(input.count);
+void SessionImpl::download_results(int64_t sets) {
+  logprob_.download(sets * plan_.shape.labels);
+  correct_.download(sets * plan_.shape.labels);
+}
+
+double SessionImpl::loss_of(const MicroBatch& batch, int32_t count, int64_t set,
+                            StepResult* result) {
+  const float* logprob = logprob_.host() + set * plan_.shape.labels;
+  const uint8_t* correct = correct_.host() + set * plan_.shape.labels;
   double loss = 0;
-  for (int32_t i = 0; i < input.count; ++i) {
+  for (int32_t i = 0; i < count; ++i) {
     const double weight = batch.weights ? batch.weights[rows_.host()[i] + 1] : 1;
     if (weight == 0) continue;
-    loss -= weight * logprob_.host()[i];
-    result->correct += correct_.host()[i];
+    loss -= weight * logprob[i];
+    result->correct += correct[i];
   }
   return loss;
 }
@@ -77,18 +82,26 @@ StepResult SessionImpl::accumulate(const std::vector<MicroBatch>& batches, int64
   result.weight = totals.weight;
   result.tokens = totals.tokens;
   result.label_tokens = totals.labels;
+  size_t unread = 0;  // the first micro-batch whose results are on the device only
   for (size_t i = 0; i < batches.size(); ++i) {
     if (is_set(abort)) {
       result.aborted = true;
       return result;
     }
-    const Decoder::HeadInput input = upload_labels(batches[i], 1 / totals.weight, false);
-    if (input.count == 0) continue;
+    const auto set = static_cast<int64_t>(i - unread);
+    const Decoder::HeadInput input = upload_labels(batches[i], 1 / totals.weight, false, set);
     // 0 means no dropout.
     const uint64_t key =
         random_key(options_.seed, RandomUse::kDropout, static_cast<uint64_t>(step), i);
-    forward_backward(upload_batch(batches[i], key ? key : 1), input);
-    result.loss += read_loss(batches[i], input, &result) / totals.weight;
+    if (input.count > 0) forward_backward(upload_batch(batches[i], key ? key : 1), input);
+    if (set + 1 < plan_.transfer.result_sets && i + 1 < batches.size()) continue;
+    download_results(set + 1);
+    for (; unread <= i; ++unread) {
+      const int32_t count =
+          gather_labels(batches[unread], 1, false, rows_.host(), targets_.host(), weights_.host());
+      const int64_t from = set - static_cast<int64_t>(i - unread);
+      result.loss += loss_of(batches[unread], count, from, &result) / totals.weight;
+    }
     if (!std::isfinite(result.loss)) not_finite("the loss", step);
   }
   return result;
@@ -131,10 +144,11 @@ StepResult SessionImpl::evaluate(const std::vector<MicroBatch>& batches, float* 
       result.aborted = true;
       break;
     }
-    const Decoder::HeadInput input = upload_labels(batch, 1, per_token != nullptr);
+    const Decoder::HeadInput input = upload_labels(batch, 1, per_token != nullptr, 0);
     if (input.count > 0) {
       forward_only(upload_batch(batch, 0), input);
-      const double loss = read_loss(batch, input, &result);
+      download_results(1);
+      const double loss = loss_of(batch, input.count, 0, &result);
       if (totals.weight > 0) result.loss += loss / totals.weight;
       if (per_token)
         for (int32_t i = 0; i < input.count; ++i)

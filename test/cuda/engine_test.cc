@@ -85,6 +85,30 @@ TEST(evaluation_is_the_cpus_token_by_token) {
   for (size_t i = 0; i < expected.size(); ++i) CHECK_NEAR(actual[i], expected[i], 1e-4);
 }
 
+// More micro-batches than a device keeps results of, one without a label, one with weights.
+TEST(results_of_many_micro_batches_are_those_of_the_cpu) {
+  std::vector<Documents> documents;
+  for (uint64_t i = 0; i < 35; ++i) documents.emplace_back(std::vector<int32_t>{3, 4}, i);
+  std::fill(documents[7].labels.begin(), documents[7].labels.end(), -100);
+  for (size_t i = 0; i < 7; ++i) documents[20].weights[i] = 0.5f * static_cast<float>(i % 3);
+  std::vector<MicroBatch> batches;
+  for (const Documents& each : documents) batches.push_back(each.batch());
+  const auto step = [&](const std::shared_ptr<Device>& device) {
+    const auto model = tiny_model(device, {}, tiny_config(1));
+    Session session(model, tiny_adapter(*model), session_options());
+    StepOptions options;
+    options.step = 1;
+    options.learning_rate = 1e-2f;
+    return session.step(batches, options);
+  };
+  const StepResult expected = step(real_cpu()), actual = step(modelled_device());
+  // Each of about 170 log-probabilities is off by less than 1e-5.
+  CHECK_NEAR(actual.loss, expected.loss, 1e-5);
+  CHECK_NEAR(actual.grad_norm, expected.grad_norm, 1e-4 * expected.grad_norm);
+  CHECK_EQ(actual.correct, expected.correct);
+  CHECK_EQ(actual.label_tokens, expected.label_tokens);
+}
+
 TEST(what_is_created_and_saved_has_the_bits_of_the_cpu) {
   const TemporaryFolder folder;
   ModelOptions options;
