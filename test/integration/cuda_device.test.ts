@@ -2,7 +2,7 @@
 // the CUDA kernels' own source, run on the CPU, its memory out of the host's reach.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -139,6 +139,17 @@ test('doctor describes each GPU, or says what is missing', () => {
   expect(missing).toMatchObject([{ name: 'cuda', ok: false }]);
   expect(missing[0]!.text).toMatch(/npm install @lowrank\/linux-x64-cuda|Linux on x64 only/);
 });
+
+test.runIf(process.platform === 'linux' && process.arch === 'x64')(
+  'the plug-in is found in its npm package',
+  async () => {
+    const place = at('node_modules', '@lowrank', 'linux-x64-cuda');
+    await cp(pluginFolder, path.join(place, 'lib'), { recursive: true });
+    await cp(path.join(root, 'npm/linux-x64-cuda/package.json'), path.join(place, 'package.json'));
+    const packaged = { LOWRANK_PLUGIN_PATH: undefined, NODE_PATH: at('node_modules') };
+    expect(doctor(packaged)).toMatchObject([{ name: 'cuda:0', ok: true }]);
+  },
+);
 
 test('a device that is not there is one error with its place and a hint', () => {
   const generate = (device: string, env = {}) =>
