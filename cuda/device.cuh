@@ -3,6 +3,7 @@
 // common. A target supplies, in namespace lowrank::cuda:
 //   LOWRANK_KERNEL, LOWRANK_DEVICE        what stands before a kernel and before a device function
 //   LOWRANK_UNROLL                        before a loop over what must stay in registers
+//   LOWRANK_KEEP_LOOP                     before a loop for edges that isn't worth code
 //   thread_index() block_index() grid_size() block_size()
 //   block_sync() warp_sync()              barriers of a block, of a warp
 //   shuffle_xor(value, lanes)             full warps only; value is 4 or 8 bytes

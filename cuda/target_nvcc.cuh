@@ -9,6 +9,7 @@
 #define LOWRANK_KERNEL __global__
 #define LOWRANK_DEVICE __device__
 #define LOWRANK_UNROLL _Pragma("unroll")
+#define LOWRANK_KEEP_LOOP _Pragma("unroll 1")
 
 namespace lowrank::cuda {
 

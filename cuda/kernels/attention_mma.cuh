@@ -72,10 +72,10 @@ LOWRANK_KERNEL void attention_mma_kernel(AttentionArguments a, View<BF16> q, Vie
     warp_products<D>(s.q, s.k, scores);
     block_sync();  // every warp has read the keys
     copy(s.k, k, key0 + kCols);
+    const SeenColumns seen = seen_keys(a, stretch, stretch.begin + Tile::row(), key0);
     for_each_value<kCols>([&](int j, int e) {
-      const int64_t query = stretch.begin + Tile::row() + fragment_row(e);
-      const int64_t key = key0 + j * 8 + fragment_col(e);
-      scores.v[j][e] = sees(a, stretch, query, key) ? scores.v[j][e] * a.scale : -INFINITY;
+      float& score = scores.v[j][e];
+      score = seen(j * 8 + fragment_col(e), e) ? score * a.scale : -INFINITY;
     });
     float factor[2];
     softmax.update(scores, factor);

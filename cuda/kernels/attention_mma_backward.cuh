@@ -70,18 +70,22 @@ LOWRANK_KERNEL void attention_mma_keys_kernel(AttentionArguments a, View<BF16> q
         WarpRows<kCols> weights, d_scores;
         warp_products<D>(s.own_first, s.first[stage], weights);
         warp_products<D>(s.own_second, s.second[stage], d_scores);
-        for_each_value<kCols>([&](int j, int e) {
-          float &weight = weights.v[j][e], &d_score = d_scores.v[j][e];
-          const int64_t key = stretch.begin + Tile::row() + fragment_row(e);
-          const int64_t query = query0 + j * 8 + fragment_col(e);
-          if (key < stretch.end && sees(a, stretch, query, key)) {
-            const int64_t at = head * a.query_rows + stretch.q_first + query;
-            weight = expf(weight * a.scale - lse[at]);
-            d_score = weight * (d_score - delta[at]) * a.scale;
-          } else {
-            weight = d_score = 0;
+        const SeenColumns seen = seen_queries(a, stretch, stretch.begin + Tile::row(), query0);
+        const int64_t at = head * a.query_rows + stretch.q_first + query0;
+        LOWRANK_UNROLL
+        for (int pair = 0; pair < kCols / 4; ++pair) {  // each column of this lane
+          const int j = pair / 2, col = j * 8 + fragment_col(pair % 2);
+          const bool inside = query0 + col < stretch.q_count;
+          const float log_sum = inside ? lse[at + col] : 0,
+                      own_delta = inside ? delta[at + col] : 0;
+          LOWRANK_UNROLL
+          for (int e = pair % 2; e < 4; e += 2) {
+            float &weight = weights.v[j][e], &d_score = d_scores.v[j][e];
+            const bool is_seen = seen(col, e);
+            weight = is_seen ? expf(weight * a.scale - log_sum) : 0;
+            d_score = is_seen ? weight * (d_score - own_delta) * a.scale : 0;
           }
-        });
+        }
         add_products<D>(weights, s.second[stage], value_sums);
         add_products<D>(d_scores, s.first[stage], key_sums);
       });
@@ -129,11 +133,11 @@ LOWRANK_KERNEL void attention_mma_queries_kernel(AttentionArguments a, View<BF16
         WarpRows<kCols> scores, d_scores;
         warp_products<D>(s.own_first, s.first[stage], scores);
         warp_products<D>(s.own_second, s.second[stage], d_scores);
+        const int64_t key0 = keys.begin + n * kCols;
+        const SeenColumns seen = seen_keys(a, stretch, stretch.begin + Tile::row(), key0);
         for_each_value<kCols>([&](int j, int e) {
-          const int64_t query = stretch.begin + Tile::row() + fragment_row(e);
-          const int64_t key = keys.begin + n * kCols + j * 8 + fragment_col(e);
           const float weight = expf(scores.v[j][e] * a.scale - log_sum[e / 2]);
-          d_scores.v[j][e] = query < stretch.end && sees(a, stretch, query, key)
+          d_scores.v[j][e] = seen(j * 8 + fragment_col(e), e)
                                  ? weight * (d_scores.v[j][e] - own_delta[e / 2]) * a.scale
                                  : 0;
         });

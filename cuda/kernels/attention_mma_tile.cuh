@@ -45,6 +45,46 @@ LOWRANK_DEVICE inline void for_each_value(const Body& body) {
   }
 }
 
+// Which columns of a round a lane's two rows see: those behind `low` up to `high`, as small numbers
+// because every score asks.
+struct SeenColumns {
+  int low[2], high[2];  // of rows g and g + 8
+  LOWRANK_DEVICE inline bool operator()(int col, int e) const {
+    return col > low[e / 2] && col <= high[e / 2];
+  }
+  LOWRANK_DEVICE static inline int clipped(int64_t col) {
+    return static_cast<int>(larger<int64_t>(-1, smaller<int64_t>(col, 64)));
+  }
+};
+
+// Rows are queries from `row0` of the document on, columns keys from `key0` on.
+LOWRANK_DEVICE inline SeenColumns seen_keys(const AttentionArguments& a, const Stretch& s,
+                                            int64_t row0, int64_t key0) {
+  SeenColumns seen;
+  LOWRANK_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int64_t query = row0 + fragment_row(2 * half), last = query + s.lag() - key0;
+    seen.low[half] = a.window > 0 ? SeenColumns::clipped(last - a.window) : -1;
+    seen.high[half] = query < s.end ? SeenColumns::clipped(last) : -1;
+  }
+  return seen;
+}
+
+// Rows are keys, columns queries.
+LOWRANK_DEVICE inline SeenColumns seen_queries(const AttentionArguments& a, const Stretch& s,
+                                               int64_t row0, int64_t query0) {
+  SeenColumns seen;
+  LOWRANK_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int64_t key = row0 + fragment_row(2 * half), first = key - s.lag() - query0;
+    const int64_t end = s.q_count - query0;
+    const int64_t seen_end = a.window > 0 ? smaller(end, first + a.window) : end;
+    seen.low[half] = SeenColumns::clipped(first - 1);
+    seen.high[half] = key < s.end ? SeenColumns::clipped(seen_end - 1) : -1;
+  }
+  return seen;
+}
+
 // This warp's rows of `left` times the rows of `right`.
 template <int D, int kCols, size_t N, size_t M>
 LOWRANK_DEVICE inline void warp_products(const SharedArray<BF16, N>& left,

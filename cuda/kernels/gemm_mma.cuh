@@ -1,12 +1,13 @@
 // Products over bf16 activations with matrix instructions. Tiles of both operands go through three
 // stages of shared memory: bf16 operands by asynchronous copies two rounds ahead; all others
-// (weights of other types, dropout, a scale) are read and converted to bf16 in registers before a
-// round is multiplied, and stored after it. A tile lies as its operand does in memory, rows by k or
-// k by rows, so that both ways copy 16 bytes at a time; ldmatrix transposes.
+// (weights of other types, dropout, a scale) are read into registers before a round is multiplied,
+// and stored as bf16 after it. A tile lies as its operand does in memory, rows by k or k by rows,
+// so that both ways move 16 bytes at a time; ldmatrix transposes.
 #pragma once
 
 #include "cuda/kernels/fragments.cuh"
 #include "cuda/kernels/gemm.cuh"
+#include "cuda/kernels/raw_chunk.cuh"
 
 namespace lowrank::cuda {
 
@@ -38,12 +39,6 @@ struct OperandTile {
   }
 };
 
-// What a thread has read of a tile that is converted.
-template <bool kKIsRow>
-struct ConvertedChunks {
-  Words4 words[OperandTile<kKIsRow>::kChunks];
-};
-
 // Whether an operand's elements can be copied as they are.
 LOWRANK_DEVICE inline bool copies_directly(const Operand& o) {
   return o.values.storage == Storage::kBF16 && o.scale == 1 && o.dropout.threshold == 0 &&
@@ -66,6 +61,7 @@ LOWRANK_DEVICE inline void copy_operand(OperandTile<kKIsRow>& tile, const Operan
       copy_async(tile.values, Tile::chunk_place(c), data + memory_row * o.stride + col);
       continue;
     }
+    LOWRANK_KEEP_LOOP
     for (int i = 0; i < 8; ++i) {
       BF16 value{};
       if (i < count) value = data[(o.gather ? o.gather[row] : row) * o.stride + col + i];
@@ -74,28 +70,27 @@ LOWRANK_DEVICE inline void copy_operand(OperandTile<kKIsRow>& tile, const Operan
   }
 }
 
+// An operand that is converted, for one thread: read for a tile, then stored to it.
 template <bool kFloats, bool kKIsRow>
-LOWRANK_DEVICE inline void convert_operand(ConvertedChunks<kKIsRow>& chunks, const Operand& o,
-                                           const Tables& tables, int64_t row0, int64_t k0) {
+struct Converter {
   using Tile = OperandTile<kKIsRow>;
-  LOWRANK_UNROLL
-  for (int c = 0; c < Tile::kChunks; ++c) {
-    float v[8];
-    load8<kFloats>(o, tables, (kKIsRow ? k0 : row0) + Tile::chunk_row(c),
-                   (kKIsRow ? row0 : k0) + Tile::chunk_col(c), v);
-    LOWRANK_UNROLL
-    for (int i = 0; i < 4; ++i) chunks.words[c].w[i] = bf16_pair(v[2 * i], v[2 * i + 1]);
-  }
-}
+  RawKind kind = RawKind::kConverted;
+  RawChunk chunks[Tile::kChunks];
 
-template <bool kKIsRow>
-LOWRANK_DEVICE inline void store_operand(OperandTile<kKIsRow>& tile,
-                                         const ConvertedChunks<kKIsRow>& chunks) {
-  using Tile = OperandTile<kKIsRow>;
-  LOWRANK_UNROLL
-  for (int c = 0; c < Tile::kChunks; ++c)
-    tile.values.set_words(Tile::chunk_place(c), chunks.words[c]);
-}
+  LOWRANK_DEVICE inline void read(const Operand& o, const Tables& tables, int64_t row0,
+                                  int64_t k0) {
+    LOWRANK_UNROLL
+    for (int c = 0; c < Tile::kChunks; ++c)
+      read_chunk<kFloats>(o, tables, kind, (kKIsRow ? k0 : row0) + Tile::chunk_row(c),
+                          (kKIsRow ? row0 : k0) + Tile::chunk_col(c), chunks[c]);
+  }
+  LOWRANK_DEVICE inline void store(Tile& tile, const Operand& o, const Tables& tables) const {
+    LOWRANK_UNROLL
+    for (int c = 0; c < Tile::kChunks; ++c)
+      tile.values.set_words(Tile::chunk_place(c),
+                            chunk_values<kFloats>(o, tables, kind, chunks[c]));
+  }
+};
 
 template <bool kA, bool kB>
 struct MatrixStage {
@@ -150,8 +145,9 @@ LOWRANK_DEVICE inline void multiply_matrix(const Operand& a, const Operand& b, c
   auto& stages = shared<MatrixShared<kA, kB>>().stages;
   const bool direct_a = copies_directly(a), direct_b = copies_directly(b);
   const int64_t rounds = divide_up(k_end - k_begin, kMatrixK);
-  ConvertedChunks<kA> chunks_a;
-  ConvertedChunks<kB> chunks_b;
+  Converter<true, kA> converter_a;
+  Converter<kFloats, kB> converter_b;
+  if (!kFloats) converter_b.kind = raw_kind(b);
   // Round n goes to stage n % kMatrixStages: started before others are multiplied, finished after.
   const auto start = [&](int64_t n) {
     if (n >= rounds) return;
@@ -160,15 +156,15 @@ LOWRANK_DEVICE inline void multiply_matrix(const Operand& a, const Operand& b, c
     if (direct_a)
       copy_operand(stage.a, a, place.row0, k0);
     else
-      convert_operand<true>(chunks_a, a, tables, place.row0, k0);
+      converter_a.read(a, tables, place.row0, k0);
     if (direct_b)
       copy_operand(stage.b, b, place.col0, k0);
     else
-      convert_operand<kFloats>(chunks_b, b, tables, place.col0, k0);
+      converter_b.read(b, tables, place.col0, k0);
   };
   const auto finish = [&](int64_t n) {
-    if (n < rounds && !direct_a) store_operand(stages[n % kMatrixStages].a, chunks_a);
-    if (n < rounds && !direct_b) store_operand(stages[n % kMatrixStages].b, chunks_b);
+    if (n < rounds && !direct_a) converter_a.store(stages[n % kMatrixStages].a, a, tables);
+    if (n < rounds && !direct_b) converter_b.store(stages[n % kMatrixStages].b, b, tables);
     copies_commit();
   };
   // Negative rounds only fill the stages; one loop keeps the code small.

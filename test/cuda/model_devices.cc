@@ -18,6 +18,9 @@ std::shared_ptr<Device> open_cpu(const std::string& isa, int threads) {
   return device;
 }
 
+// Two orders of threads and blocks: most of these tests' time.
+int most_threads() { return 2; }
+
 std::vector<std::string> fast_isas() { return {"cuda"}; }
 
 }  // namespace lowrank::test

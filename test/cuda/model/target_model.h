@@ -12,6 +12,7 @@
 #define LOWRANK_KERNEL inline
 #define LOWRANK_DEVICE
 #define LOWRANK_UNROLL
+#define LOWRANK_KEEP_LOOP
 
 namespace lowrank::cuda {
 

@@ -31,7 +31,7 @@ void check_every_isa(const std::string& name,
   const Outputs expected = run(open_cpu("reference", 1));
   for (const std::string& isa : fast_isas()) {
     Outputs first;
-    for (int threads = 1; threads <= 3; ++threads) {
+    for (int threads = 1; threads <= most_threads(); ++threads) {
       Outputs outputs = run(open_cpu(isa, threads));
       const std::string place = name + ", " + isa + ", " + std::to_string(threads) + " threads";
       if (outputs.size() != expected.size()) {

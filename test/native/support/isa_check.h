@@ -1,7 +1,7 @@
 // Runs an op on every instruction set that this machine has, against the scalar reference, and with
-// 1, 2 and 3 threads, whose results must have the same bits. The devices come from cpu_devices.cc,
-// or from test/cuda: there the one "instruction set" are the CUDA kernels under an execution model,
-// and the number of threads is a seed.
+// 1, 2 and mostly 3 threads, whose results must have the same bits. The devices come from
+// cpu_devices.cc, or from test/cuda: there the one "instruction set" are the CUDA kernels under an
+// execution model, and the number of threads is a seed.
 #pragma once
 
 #include <functional>
@@ -26,6 +26,9 @@ using Outputs = std::vector<Output>;
 
 // Opens a CPU device; shared by the cases of one executable.
 std::shared_ptr<Device> open_cpu(const std::string& isa, int threads);
+
+// Ops run with 1 to this many threads.
+int most_threads();
 
 // Whether bounds are read from this device's run.
 bool gives_bounds(const Device& device);
