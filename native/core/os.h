@@ -42,6 +42,8 @@ class MappedFile {
 // `physical` pages are touched lazily by the kernel.
 void* allocate_pages(size_t bytes);
 void free_pages(void* pointer, size_t bytes) noexcept;
+// Whole pages within such memory: they go back to the system and read as zero afterwards.
+void clear_pages(void* pointer, size_t bytes) noexcept;
 
 // Writes a file so that a reader sees either the old content or all of the new one: temporary name
 // in the same folder, fsync, rename, fsync of the folder. The destructor removes the temporary file

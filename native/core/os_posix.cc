@@ -133,6 +133,13 @@ void free_pages(void* pointer, size_t bytes) noexcept {
   if (pointer) ::munmap(pointer, bytes == 0 ? 1 : bytes);
 }
 
+void clear_pages(void* pointer, size_t bytes) noexcept {
+#ifdef __linux__
+  if (::madvise(pointer, bytes, MADV_DONTNEED) == 0) return;
+#endif
+  std::memset(pointer, 0, bytes);
+}
+
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   temporary_ = path_ + ".tmp-" + std::to_string(::getpid()) + "-XXXXXX";
   descriptor_ = ::mkostemp(temporary_.data(), O_CLOEXEC);

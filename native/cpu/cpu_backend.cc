@@ -74,12 +74,18 @@ int describe(void* handle, DeviceInfo* info) {
 
 // Small buffers come from the heap: a process may only hold so many page mappings.
 constexpr size_t kPageThreshold = size_t{256} << 10;
+// From here on a block fills huge pages of its own.
+constexpr size_t kMappingThreshold = size_t{4} << 20;
 constexpr std::align_val_t kAlignment{64};
 
-int allocate(void*, size_t bytes, void** pointer) {
+int allocate(void* handle, size_t bytes, void** pointer) {
   return guarded([&] {
-    if (bytes >= kPageThreshold) {
+    if (bytes >= kMappingThreshold) {
       *pointer = os::allocate_pages(bytes);
+      return;
+    }
+    if (bytes >= kPageThreshold) {
+      *pointer = as_device(handle).slabs.allocate(bytes);
       return;
     }
     *pointer = ::operator new(bytes, kAlignment);
@@ -87,9 +93,11 @@ int allocate(void*, size_t bytes, void** pointer) {
   });
 }
 
-void release(void*, void* pointer, size_t bytes) {
-  if (bytes >= kPageThreshold)
+void release(void* handle, void* pointer, size_t bytes) {
+  if (bytes >= kMappingThreshold)
     os::free_pages(pointer, bytes);
+  else if (bytes >= kPageThreshold)
+    as_device(handle).slabs.release(pointer, bytes);
   else
     ::operator delete(pointer, kAlignment);
 }

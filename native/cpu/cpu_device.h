@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <mutex>
 
+#include "core/page_slabs.h"
 #include "core/thread_pool.h"
 #include "cpu/isa.h"
 #include "cpu/kernel_table.h"
@@ -42,6 +43,7 @@ struct CpuDevice {
   KernelTable kernels;
   KernelTable reference;  // what a kernel falls back to
   char* scratch = nullptr;
+  PageSlabs slabs;
 };
 
 }  // namespace lowrank::cpu
