@@ -3,6 +3,16 @@
 
 constexpr int64_t kDecodeKeys = 64;
 
+// A head's part of a row of the cache is far from that of the next, so the prefetcher doesn't see
+// them coming: memory is asked for so many rows ahead, over the end of a block too.
+constexpr int64_t kDecodeRowsAhead = 16;
+
+template <typename X>
+LOWRANK_INLINE void prefetch_row_ahead(const X* at, int64_t stride) {
+  __builtin_prefetch(reinterpret_cast<const char*>(at) +
+                     kDecodeRowsAhead * stride * static_cast<int64_t>(sizeof(X)));
+}
+
 // One level of the tree below: each run of 2 * kRun lanes of `a`, then of `b`, folded to kRun
 // lanes.
 template <int kRun, int... kLane>
@@ -39,6 +49,7 @@ void decode_scores(const float* q, int64_t q_stride, const X* k, int64_t k_strid
       for (int h = 0; h < kHeads; ++h) query[h] = load(q + h * q_stride + i);
 #pragma GCC unroll 16
       for (int n = 0; n < kKeys; ++n) {
+        prefetch_row_ahead(rows[n] + i, k_stride);
         const F32 key = load(rows[n] + i);
 #pragma GCC unroll 4
         for (int h = 0; h < kHeads; ++h)
@@ -67,6 +78,7 @@ LOWRANK_INLINE void decode_columns(const float* p, const X* v, int64_t v_stride,
   for (int64_t j = 0; j < keys; ++j) {
 #pragma GCC unroll 4
     for (int n = 0; n < kVectors; ++n) {
+      prefetch_row_ahead(v + j * v_stride + n * kLanes, v_stride);
       const F32 value = load(v + j * v_stride + n * kLanes);
 #pragma GCC unroll 4
       for (int h = 0; h < kHeads; ++h)

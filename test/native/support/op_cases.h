@@ -51,6 +51,7 @@ inline std::vector<LinearCase> linear_cases() {
   return {
       {"one token", 1, 64, 96, false, Residual::kNone, false, {{0, 1, 4, 2, 0}}},
       {"one token, long rows", 1, 448, 40, true, Residual::kSeparate, false, {{0, 1, 5, 0.5f, 0}}},
+      {"one token, many outputs", 1, 256, 1100, false, Residual::kNone, false, {}},
       {"seven tokens", 7, 320, 37, false, Residual::kOutput, false, {}},
       {"few tokens", 5, 65, 33, true, Residual::kSeparate, false, {}, false, true, true, true},
       {"plain", 37, 100, 70, false, Residual::kOutput, false, {}},
