@@ -238,6 +238,6 @@ void multiply_few_rows(CpuDevice& device, const FewRows& rows, const Source& wei
           sums[t * kFewRowsStrip + o] += more[t * kFewRowsStrip + o];
     }
     for (int64_t t = 0; t < rows.rows; ++t)
-      finish(epilogue, t, first, count, sums + t * kFewRowsStrip);
+      finish_tile<0>(epilogue, t, first, 1, count, sums + t * kFewRowsStrip, 0);
   });
 }

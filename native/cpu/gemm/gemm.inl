@@ -24,7 +24,16 @@ namespace {
 
 LOWRANK_INLINE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 LOWRANK_INLINE constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-LOWRANK_INLINE constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+LOWRANK_INLINE constexpr int64_t round_up(int64_t value, int64_t to) {
+  return (value + to - 1) / to * to;
+}
+
+// The size of the blocks that a depth is cut into, at most `most` (a multiple of 32) each: all
+// alike, because a short one would cost a pass over the sums for little.
+LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
+  const int64_t blocks = larger(1, (depth + most - 1) / most);
+  return round_up((depth + blocks - 1) / blocks, 32);
+}
 
 // Each file needs those before it.
 // clang-format off

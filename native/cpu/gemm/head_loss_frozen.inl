@@ -116,11 +116,11 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
     for (int64_t i = 0; i < panel_rows * cut.padded_hidden; ++i) gradient[i] = 0;
   for (; word < word_end; word += kHeadStrip) {
     const int64_t count = smaller(kHeadStrip, word_end - word);
-    for (int64_t k0 = 0; k0 < hidden; k0 += P::kDepthBlock) {
-      const int64_t depth = smaller(P::kDepthBlock, hidden - k0);
-      P::pack_right({source_of(op.weight), true}, word, count, k0, depth, right);
-      multiply_block<P>(term, {right}, k0, depth, first_row, rows, count, logits, kColBlock,
-                        k0 == 0);
+    const int64_t step = depth_block(hidden, P::kDepthBlock);
+    for (int64_t k0 = 0; k0 < hidden; k0 += step) {
+      const Piece<P> piece{&term, k0, smaller(step, hidden - k0), right};
+      P::pack_right({source_of(op.weight), true}, word, count, k0, piece.depth, right);
+      multiply_pieces(&piece, 1, first_row, rows, 0, count, logits, kColBlock, k0 == 0, nullptr, 0);
     }
     for (int64_t i = 0; i < rows; ++i)
       exponentiate(op, chunk + first_row + i, word, count, logits + i * kColBlock, sums[i],
@@ -134,10 +134,13 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
       const int64_t cols = smaller(kColBlock, hidden - h);
       P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
       for (int64_t c = 0; c < cols; c += P::kCols)
-        for (int64_t r = 0; r < rows; r += P::kRows)
-          P::multiply({probabilities + r * padded, padded}, {right + c * padded, P::kCols}, padded,
-                      rows - r, cols - c, gradient + r * cut.padded_hidden + h + c,
-                      cut.padded_hidden, false);
+        for (int64_t r = 0; r < rows; r += P::kRows) {
+          const typename P::Factors factors{probabilities + r * padded, padded, right + c * padded,
+                                            P::kCols, padded};
+          float* to = gradient + r * cut.padded_hidden + h + c;
+          P::multiply(&factors, 1, rows - r, cols - c, to, cut.padded_hidden, to,
+                      cut.padded_hidden);
+        }
     }
   }
 }

@@ -36,19 +36,19 @@ LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to) {
   }
 }
 
-// c[32, 32] (+)= left panel x right panel over `depth` k, a multiple of 32.
-inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
-                            int64_t stride, bool begin) {
-  const int64_t bytes = stride * 4;
-  float* lower = c + 16 * stride;
-  if (begin) {
+// to [32, 32] = from (null: 0) + left panel x right panel over `depth` k, a multiple of 32.
+inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth,
+                            const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  if (!from) {
     LOWRANK_TILE_ZERO(0);
     LOWRANK_TILE_ZERO(1);
     LOWRANK_TILE_ZERO(2);
     LOWRANK_TILE_ZERO(3);
   } else {
-    LOWRANK_TILE_LOAD(0, c, bytes);
-    LOWRANK_TILE_LOAD(1, c + 16, bytes);
+    const float* lower = from + 16 * from_stride;
+    const int64_t bytes = from_stride * 4;
+    LOWRANK_TILE_LOAD(0, from, bytes);
+    LOWRANK_TILE_LOAD(1, from + 16, bytes);
     LOWRANK_TILE_LOAD(2, lower, bytes);
     LOWRANK_TILE_LOAD(3, lower + 16, bytes);
   }
@@ -62,8 +62,16 @@ inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t
     LOWRANK_TILE_MULTIPLY(2, 5, 6);
     LOWRANK_TILE_MULTIPLY(3, 5, 7);
   }
-  LOWRANK_TILE_STORE(0, c, bytes);
-  LOWRANK_TILE_STORE(1, c + 16, bytes);
+  float* lower = to + 16 * to_stride;
+  const int64_t bytes = to_stride * 4;
+  LOWRANK_TILE_STORE(0, to, bytes);
+  LOWRANK_TILE_STORE(1, to + 16, bytes);
   LOWRANK_TILE_STORE(2, lower, bytes);
   LOWRANK_TILE_STORE(3, lower + 16, bytes);
+}
+
+// The same, added to or written over `c`.
+inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
+                            int64_t stride, bool begin) {
+  multiply_panels(left, right, depth, begin ? nullptr : c, stride, c, stride);
 }

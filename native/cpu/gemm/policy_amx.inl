@@ -35,9 +35,13 @@ struct AmxPolicy {
     for (int64_t i = count; i < padded; ++i) to[i] = 0;
   }
 
-  struct Panel {
-    const uint16_t* data;
-    int64_t stride;  // unused: panels are packed
+  // Panels are packed, so that the strides go unused.
+  struct Factors {
+    const uint16_t* left;
+    int64_t left_stride;
+    const uint16_t* right;
+    int64_t right_stride;
+    int64_t depth;
   };
   static constexpr bool reads_in_place(const Operand&, int64_t) { return false; }
   static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
@@ -120,9 +124,11 @@ struct AmxPolicy {
     }
   }
 
-  // Rows and columns that aren't needed are computed too: they are zero.
-  static void multiply(Panel left, Panel right, int64_t depth, int64_t /*rows*/, int64_t /*cols*/,
-                       float* c, int64_t stride, bool begin) {
-    multiply_panels(left.data, right.data, depth, c, stride, begin);
+  // As F32Policy::multiply. Rows and columns that aren't needed are computed too: they are zero.
+  static void multiply(const Factors* factors, int count, int64_t /*rows*/, int64_t /*cols*/,
+                       const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+    for (; count > 0; --count, ++factors, from = to, from_stride = to_stride)
+      multiply_panels(factors->left, factors->right, factors->depth, from, from_stride, to,
+                      to_stride);
   }
 };

@@ -1,4 +1,4 @@
-// f32 panels. Every kDepthBlock of a left panel is [kRows][k], so that a plain f32 operand can be
+// f32 panels. Every depth block of a left panel is [kRows][k], so that a plain f32 operand can be
 // read where it stands instead; right panels are [k][kCols]. Missing rows and columns are zero.
 
 struct F32Policy {
@@ -12,15 +12,20 @@ struct F32Policy {
 #endif
   static constexpr int kCols = 2 * kLanes;
   static constexpr int64_t kDepthUnit = 1;     // K is padded to a multiple
-  static constexpr int64_t kDepthBlock = 256;  // a right panel of this depth stays in L1
+  static constexpr int64_t kDepthBlock = 288;  // a right panel of this depth stays in L1
 
   static constexpr int64_t kRowBlock = 516;  // rows of a task at most: their sums stay in L2
   static constexpr int64_t kPackRows = 12;   // packing an element takes the time of so many rows
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
-  struct Panel {
-    const float* data;
-    int64_t stride;  // between rows: of the left panel's m, of the right one's k
+  // A left and a right panel. Strides are between rows: of the left panel's m, of the right one's
+  // k.
+  struct Factors {
+    const float* left;
+    int64_t left_stride;
+    const float* right;
+    int64_t right_stride;
+    int64_t depth;
   };
   struct Scope {};  // nothing to set up per task
 
@@ -51,8 +56,9 @@ struct F32Policy {
   // Rows [first, first + count) of the left operand, count <= kRows, over its whole depth.
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
                         float* to) {
-    for (int64_t k0 = 0; k0 < depth; k0 += kDepthBlock, to += kDepthBlock * kRows) {
-      const int64_t n = smaller(kDepthBlock, depth - k0);
+    const int64_t block = depth_block(depth, kDepthBlock);
+    for (int64_t k0 = 0; k0 < depth; k0 += block, to += block * kRows) {
+      const int64_t n = smaller(block, depth - k0);
       if (left.transposed) {
         pack_left_columns(left.source, first, count, k0, n, to);
         continue;
@@ -146,53 +152,64 @@ struct F32Policy {
       for (int64_t j = 0; j < kLanes; ++j) to[j] = rows[j * stride + k];
   }
 
-  // c [rows, cols] = (begin ? 0 : c) + left panel x right panel, for the first `rows` of kRows and
-  // `cols` of kCols; more of c may be written, up to the panel's size.
-  static void multiply(Panel left, Panel right, int64_t depth, int64_t rows, int64_t cols, float* c,
-                       int64_t stride, bool begin) {
+  // to [rows, cols] = from (null: 0) + the products' sum, for the first `rows` of kRows and `cols`
+  // of kCols; more of `to` may be written, up to the panel's size.
+  static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
+                       const float* from, int64_t from_stride, float* to, int64_t to_stride) {
     if (cols <= kLanes)
-      multiply_rows<1, kRows>(left, right, depth, rows, c, stride, begin);
+      multiply_rows<1, kRows>(factors, count, rows, from, from_stride, to, to_stride);
     else
-      multiply_rows<2, kRows>(left, right, depth, rows, c, stride, begin);
+      multiply_rows<2, kRows>(factors, count, rows, from, from_stride, to, to_stride);
   }
 
   template <int kVectors, int kCount>
-  LOWRANK_INLINE static void multiply_rows(Panel left, Panel right, int64_t depth, int64_t rows,
-                                           float* c, int64_t stride, bool begin) {
+  LOWRANK_INLINE static void multiply_rows(const Factors* factors, int count, int64_t rows,
+                                           const float* from, int64_t from_stride, float* to,
+                                           int64_t to_stride) {
     if constexpr (kCount > kRowStep) {
       if (rows <= kCount - kRowStep) {
-        multiply_rows<kVectors, kCount - kRowStep>(left, right, depth, rows, c, stride, begin);
+        multiply_rows<kVectors, kCount - kRowStep>(factors, count, rows, from, from_stride, to,
+                                                   to_stride);
         return;
       }
     }
-    multiply_panel<kVectors, kCount>(left, right, depth, c, stride, begin);
+    multiply_panel<kVectors, kCount>(factors, count, from, from_stride, to, to_stride);
   }
 
   template <int kVectors, int kCount>
-  static void multiply_panel(Panel left, Panel right, int64_t depth, float* c, int64_t stride,
-                             bool begin) {
+  static void multiply_panel(const Factors* factors, int count, const float* from,
+                             int64_t from_stride, float* to, int64_t to_stride) {
     F32 sums[kVectors][kCount];
 #pragma GCC unroll 12
     for (int i = 0; i < kCount; ++i) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) sums[v][i] = F32{};
     }
-    for (int64_t k = 0; k < depth; ++k, right.data += right.stride) {
-      F32 b[kVectors];
+    for (; count > 0; --count, ++factors) {
+      const float* left = factors->left;
+      const float* right = factors->right;
+      const int64_t left_stride = factors->left_stride, right_stride = factors->right_stride;
+      const int64_t depth = factors->depth;
+// Rows are more than there are pointer registers: unrolled, their reloads come once in a while.
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < depth; ++k, right += right_stride) {
+        F32 b[kVectors];
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) b[v] = load(right.data + v * kLanes);
+        for (int v = 0; v < kVectors; ++v) b[v] = load(right + v * kLanes);
 #pragma GCC unroll 12
-      for (int i = 0; i < kCount; ++i) {
-        const F32 a = splat(left.data[i * left.stride + k]);
+        for (int i = 0; i < kCount; ++i) {
+          const F32 a = splat(left[i * left_stride + k]);
 #pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) sums[v][i] = fma(a, b[v], sums[v][i]);
+          for (int v = 0; v < kVectors; ++v) sums[v][i] = fma(a, b[v], sums[v][i]);
+        }
       }
     }
 #pragma GCC unroll 12
-    for (int i = 0; i < kCount; ++i, c += stride) {
+    for (int i = 0; i < kCount; ++i, to += to_stride) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v)
-        store(c + v * kLanes, begin ? sums[v][i] : load(c + v * kLanes) + sums[v][i]);
+        store(to + v * kLanes,
+              from ? load(from + i * from_stride + v * kLanes) + sums[v][i] : sums[v][i]);
     }
   }
 };

@@ -71,8 +71,8 @@ struct Epilogue {
 };
 
 template <typename T>
-LOWRANK_INLINE void finish_row(const Epilogue& e, int64_t row, int64_t col, int64_t count,
-                               float* sums) {
+LOWRANK_INLINE void finish_run(const Epilogue& e, int64_t row, int64_t col, int64_t count,
+                               const float* sums) {
   T* out = static_cast<T*>(e.out) + row * e.row_stride + col;
   const T* residual = e.residual
                           ? static_cast<const T*>(e.residual->data) + row * e.residual->stride + col
@@ -86,49 +86,104 @@ LOWRANK_INLINE void finish_row(const Epilogue& e, int64_t row, int64_t col, int6
   });
 }
 
-void finish(const Epilogue& e, int64_t row, int64_t col, int64_t count, float* sums) {
-  if (e.rows) row = e.rows[row];
-  if (e.mask) apply_dropout(*e.mask, row, col, count, sums);
-  if (e.col_stride != 1) {
-    float* out = static_cast<float*>(e.out) + row * e.row_stride + col * e.col_stride;
-    for (int64_t i = 0; i < count; ++i)
-      out[i * e.col_stride] = e.accumulate ? out[i * e.col_stride] + sums[i] : sums[i];
-  } else if (e.dtype == DType::kBF16) {
-    finish_row<BF16>(e, row, col, count, sums);
-  } else {
-    finish_row<float>(e, row, col, count, sums);
+// Sums [rows, cols] of output (row, col). kCols constant: a whole tile, its vectors unrolled.
+template <int64_t kCols>
+void finish_tile(const Epilogue& e, int64_t row, int64_t col, int64_t rows, int64_t cols,
+                 float* sums, int64_t stride) {
+  const int64_t count = kCols > 0 ? kCols : cols;
+  for (int64_t i = 0; i < rows; ++i, sums += stride) {
+    const int64_t to = e.rows ? e.rows[row + i] : row + i;
+    if (e.mask) apply_dropout(*e.mask, to, col, count, sums);
+    if (e.col_stride != 1) {
+      float* out = static_cast<float*>(e.out) + to * e.row_stride + col * e.col_stride;
+      for (int64_t j = 0; j < count; ++j)
+        out[j * e.col_stride] = e.accumulate ? out[j * e.col_stride] + sums[j] : sums[j];
+    } else if (e.dtype == DType::kBF16) {
+      finish_run<BF16>(e, to, col, count, sums);
+    } else {
+      finish_run<float>(e, to, col, count, sums);
+    }
   }
 }
 
-// Columns of a right operand over some depth: packed panels, or rows of a plain f32 operand.
+// The lines that a tile's sums will go to, asked for while they are computed.
+LOWRANK_INLINE void prefetch_output(const Epilogue& e, int64_t row, int64_t col, int64_t rows,
+                                    int64_t cols) {
+  if (e.rows || e.col_stride != 1) return;
+  const int64_t size = e.dtype == DType::kBF16 ? 2 : 4;
+  const char* at = static_cast<const char*>(e.out) + (row * e.row_stride + col) * size;
+  for (int64_t i = 0; i < rows; ++i, at += e.row_stride * size)
+    for (int64_t byte = 0; byte < cols * size; byte += 64) __builtin_prefetch(at + byte, 1);
+}
+
+// One block of a term's depth against some columns: the right operand's packed panels, or rows of a
+// plain f32 operand.
 template <typename P>
-struct RightBlock {
-  const typename P::Packed* data = nullptr;
-  int64_t row_stride = 0;  // of an operand that is read where it stands; 0: packed
+struct Piece {
+  const Term<P>* term = nullptr;
+  int64_t k0 = 0, depth = 0;
+  const typename P::Packed* right = nullptr;
+  int64_t row_stride = 0;  // of a right operand that is read where it stands; 0: packed
+
+  LOWRANK_INLINE typename P::Factors at(int64_t row, int64_t col) const {
+    const PackedLeft<P>& left = term->left;
+    const int64_t padded = padded_depth<P>(depth), panel = row / P::kRows - left.first_panel;
+    const int64_t size = depth_block(left.depth, P::kDepthBlock), block = k0 / size * size;
+    const typename P::Packed* from = left.data;
+    int64_t stride = left.row_stride;
+    if (stride > 0) {
+      from += panel * P::kRows * stride + k0;
+    } else {
+      stride = padded_depth<P>(smaller(size, left.depth - block));
+      from += panel * padded_depth<P>(left.depth) * P::kRows + block * P::kRows + k0 - block;
+    }
+    const bool packed = row_stride == 0;
+    return {from, stride, right + (packed ? col * padded : col), packed ? P::kCols : row_stride,
+            padded};
+  }
 };
 
-// Adds one term's share of depth [k0, k0 + depth), inside one P::kDepthBlock, to the task's sums.
+// Pieces whose shares of a tile are added before it goes to memory.
+constexpr int kChain = 4;
+// Their depth together: room for an adapter's rank behind a block of the weight.
 template <typename P>
-void multiply_block(const Term<P>& term, const RightBlock<P>& right, int64_t k0, int64_t depth,
-                    int64_t first_row, int64_t rows, int64_t cols, float* sums, int64_t sums_stride,
-                    bool begin) {
-  const int64_t padded = padded_depth<P>(depth);
-  const int64_t panel_size = padded_depth<P>(term.left.depth) * P::kRows;
-  const int64_t in_place = term.left.row_stride;
-  const int64_t block = k0 / P::kDepthBlock * P::kDepthBlock;
-  const int64_t left_stride =
-      in_place ? in_place : padded_depth<P>(smaller(P::kDepthBlock, term.left.depth - block));
+constexpr int64_t kChainDepth = P::kDepthBlock + 64;
+
+// Adds the pieces' shares to the sums [rows, cols], or begins them. With an epilogue each tile's
+// sums go to the output from row `output_row` on, while they are in the first cache, and not to
+// `sums`.
+template <typename P>
+void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64_t rows,
+                     int64_t first_col, int64_t cols, float* sums, int64_t sums_stride, bool begin,
+                     const Epilogue* epilogue, int64_t output_row) {
+  alignas(64) float tile[P::kRows * P::kCols];
   for (int64_t c = 0; c < cols; c += P::kCols) {
-    const typename P::Packed* right_panel = right.data + (right.row_stride ? c : c * padded);
     for (int64_t r = 0; r < rows; r += P::kRows) {
       const int64_t row = first_row + r;
-      if (row + P::kRows <= term.row_begin || row >= term.row_end) continue;
-      const int64_t panel = row / P::kRows - term.left.first_panel;
-      const int64_t at = in_place ? panel * P::kRows * in_place + k0
-                                  : panel * panel_size + block * P::kRows + k0 - block;
-      P::multiply({term.left.data + at, left_stride},
-                  {right_panel, right.row_stride ? right.row_stride : P::kCols}, padded, rows - r,
-                  cols - c, sums + r * sums_stride + c, sums_stride, begin);
+      typename P::Factors factors[kChain];
+      int used = 0;
+      for (int i = 0; i < count; ++i)
+        if (row + P::kRows > pieces[i].term->row_begin && row < pieces[i].term->row_end)
+          factors[used++] = pieces[i].at(row, c);
+      if (epilogue)
+        prefetch_output(*epilogue, row, first_col + c, smaller(P::kRows, rows - r), P::kCols);
+      float* at = sums + r * sums_stride + c;
+      float* to = epilogue ? tile : at;
+      const int64_t to_stride = epilogue ? P::kCols : sums_stride;
+      if (used > 0)
+        P::multiply(factors, used, rows - r, cols - c, begin ? nullptr : at, sums_stride, to,
+                    to_stride);
+      if (!epilogue) continue;
+      float* done = used > 0 ? tile : at;
+      const int64_t stride = used > 0 ? P::kCols : sums_stride;
+      const int64_t skipped = larger(0, output_row - row);
+      const int64_t left = smaller(P::kRows, rows - r) - skipped;
+      if (cols - c >= P::kCols)
+        finish_tile<P::kCols>(*epilogue, row + skipped, first_col + c, left, P::kCols,
+                              done + skipped * stride, stride);
+      else
+        finish_tile<0>(*epilogue, row + skipped, first_col + c, left, cols - c,
+                       done + skipped * stride, stride);
     }
   }
 }
@@ -189,34 +244,50 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
     const int64_t first_col = task % cut.strips * cut.strip_cols;
     const int64_t count = smaller(cut.strip_cols, cols - first_col);
     float* sums = static_cast<float*>(device.thread_scratch(worker));
-    Packed* right = reinterpret_cast<Packed*>(sums + P::kRowBlock * kColBlock);
+    Packed* packed = reinterpret_cast<Packed*>(sums + P::kRowBlock * kColBlock);
+    const int64_t packed_cols = round_up(count, P::kCols);
+    Piece<P> pieces[kChain];
+    int chained = 0;
+    int64_t depth_used = 0;
+    bool begin = true;
+    const auto flush = [&](const Epilogue* last) {
+      multiply_pieces(pieces, chained, first_row, rows, first_col, count, sums, sums_stride, begin,
+                      last, row_begin);
+      chained = 0;
+      depth_used = 0;
+      begin = false;
+    };
     for (int64_t t = 0; t < term_count; ++t) {
       const Term<P>& term = terms[t];
       if (term.row_end <= first_row || term.row_begin >= first_row + rows) continue;
-      const int64_t step = in_place ? P::kShortDepth : P::kDepthBlock;
+      const int64_t step = in_place ? P::kShortDepth : depth_block(term.left.depth, P::kDepthBlock);
       for (int64_t k0 = 0; k0 < term.left.depth; k0 += step) {
         const int64_t depth = smaller(step, term.left.depth - k0);
-        RightBlock<P> block{right};
+        const int64_t padded = padded_depth<P>(depth);
+        if (chained > 0 && (in_place || chained == kChain || depth_used + padded > kChainDepth<P>))
+          flush(nullptr);
+        Piece<P>& piece = pieces[chained++];
+        piece = {&term, k0, depth};
         if (in_place) {
           const Source& source = term.right.source;
-          block.row_stride = source.stride;
-          block.data = static_cast<const Packed*>(source.data) + k0 * block.row_stride + first_col;
+          piece.row_stride = source.stride;
+          piece.right = static_cast<const Packed*>(source.data) + k0 * source.stride + first_col;
         } else {
-          P::pack_right(term.right, first_col, count, k0, depth, right);
+          Packed* to = packed + depth_used * packed_cols;
+          P::pack_right(term.right, first_col, count, k0, depth, to);
+          piece.right = to;
         }
-        multiply_block(term, block, k0, depth, first_row, rows, count, sums, sums_stride,
-                       t == 0 && k0 == 0);
+        depth_used += padded;
       }
     }
-    for (int64_t row = larger(row_begin, first_row); row < first_row + rows; ++row)
-      finish(epilogue, row, first_col, count, sums + (row - first_row) * sums_stride);
+    flush(&epilogue);
   });
 }
 
 template <typename P>
 constexpr bool product_fits_scratch() {
   return kColBlock * (P::kRowBlock * 4 +
-                      P::kDepthBlock * static_cast<int64_t>(sizeof(typename P::Packed))) <=
+                      kChainDepth<P> * static_cast<int64_t>(sizeof(typename P::Packed))) <=
          static_cast<int64_t>(kThreadScratchBytes);
 }
 static_assert(product_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");
