@@ -205,7 +205,7 @@ static void test_errors(lowrank_device* device) {
   lowrank_device* other = NULL;
   lowrank_device_options_init(&device_options);
   device_options.name = "abacus";
-  CHECK(lowrank_device_open(&device_options, &other) == LOWRANK_UNSUPPORTED);
+  CHECK(lowrank_device_open(&device_options, &other) == LOWRANK_INVALID_ARGUMENT);
   CHECK(other == NULL && strlen(lowrank_last_error_hint()) > 0);
 }
 
