@@ -3,10 +3,8 @@
 //   linear_bench [isa] [dtype] [numbers of threads, as 1,2] [only ops whose name contains this]
 //                [only sizes whose name contains this]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <functional>
 #include <string>
 #include <vector>
@@ -84,60 +82,33 @@ struct Variant {
   int base = -1;
 };
 
-double now() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
-
-double thread_seconds() {
-  timespec time{};
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-}
-
-double quantile(std::vector<double> samples, double q) {
-  std::sort(samples.begin(), samples.end());
-  return samples[static_cast<size_t>(q * static_cast<double>(samples.size() - 1))];
-}
-
 struct Bench {
   std::shared_ptr<Device> device;
   DType dtype;
   std::string only, only_size;
 
-  // Calls the variants in turn and prints the time that a tenth of the calls stayed below: others
-  // may use the machine meanwhile. times_base compares calls that followed each other.
-  void rows(const std::string& size, std::vector<Variant> variants) const {
-    std::vector<std::vector<double>> times(variants.size());
-    std::vector<double> peaks;
-    // A single thread's own time is steadier.
-    const auto clock = device->info().threads == 1 ? thread_seconds : now;
-    for (const Variant& variant : variants) variant.run();
-    const double end = now() + 0.4 * static_cast<double>(variants.size());
-    do {
-      peaks.push_back(bench::product_peak(*device, dtype));
-      for (const double part = now() + 0.3; now() < part || times[0].size() < 5;)
-        for (size_t i = 0; i < variants.size(); ++i) {
-          const double begin = clock();
-          variants[i].run();
-          times[i].push_back(clock() - begin);
-        }
-    } while (now() < end);
+  // Prints the median of what the variants took in turn in calm windows. times_base compares calls
+  // that followed each other.
+  void rows(const std::string& size, const std::vector<Variant>& variants) const {
+    std::vector<std::function<void()>> bodies;
+    for (const Variant& variant : variants) bodies.push_back(variant.run);
+    const bench::CalmTimes times = bench::measure_calm(*device, dtype, bodies);
     for (size_t i = 0; i < variants.size(); ++i) {
       const Variant& variant = variants[i];
       if (variant.op.find(only) == std::string::npos) continue;
-      const double rate = variant.flops / quantile(times[i], 0.1);
+      const std::vector<double>& seconds = times.seconds[i];
+      const double median = bench::quantile(seconds, 0.5), rate = variant.flops / median;
       bench::Row row;
       row.text("op", variant.op).text("size", size).text("isa", device->info().isa);
       row.text("dtype", dtype_name(dtype)).number("threads", device->info().threads);
-      row.number("calls", static_cast<double>(times[i].size()));
-      row.number("seconds", quantile(times[i], 0.1)).number("median", quantile(times[i], 0.5));
-      row.number("gflops", rate * 1e-9).number("share_of_peak", rate / quantile(peaks, 1));
+      row.number("calls", static_cast<double>(seconds.size())).number("calm", times.calm);
+      row.number("seconds", median).number("seconds_p10", bench::quantile(seconds, 0.1));
+      row.number("gflops", rate * 1e-9).number("share_of_peak", rate / times.peak);
       if (variant.base >= 0) {
-        std::vector<double> ratios(times[i]);
+        std::vector<double> ratios(seconds);
         for (size_t j = 0; j < ratios.size(); ++j)
-          ratios[j] /= times[static_cast<size_t>(variant.base)][j];
-        row.number("times_base", quantile(ratios, 0.5));
+          ratios[j] /= times.seconds[static_cast<size_t>(variant.base)][j];
+        row.number("times_base", bench::quantile(ratios, 0.5));
       }
       row.print();
     }
@@ -170,7 +141,7 @@ struct Bench {
                             },
                             less ? at + 1 - less : -1});
       }
-    rows(size.name, std::move(variants));
+    rows(size.name, variants);
   }
 
   void head(int64_t tokens, int64_t hidden, int64_t vocabulary, const StorageCase& storage) const {

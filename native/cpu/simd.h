@@ -86,6 +86,10 @@ LOWRANK_INLINE U16 narrow(U32 bits) {
 
 // Round to nearest, ties to even; NaN stays NaN (core/dtype.h to_bf16, lane by lane).
 LOWRANK_INLINE U16 to_bf16_bits(F32 value) {
+#ifdef __AVX512BF16__
+  // Subnormals become 0, as where tiles multiply.
+  return (U16)_mm512_cvtneps_pbh((__m512)value);
+#endif
   const U32 bits = (U32)value;
   const U32 rounded = (bits + (0x7fffu + ((bits >> 16) & 1u))) >> 16;
   const U32 quiet = (bits >> 16) | 0x40u;
@@ -94,6 +98,21 @@ LOWRANK_INLINE U16 to_bf16_bits(F32 value) {
 LOWRANK_INLINE void store(BF16* to, F32 value) {
   const U16 bits = to_bf16_bits(value);
   __builtin_memcpy(to, &bits, sizeof bits);
+}
+
+// Two vectors one after the other.
+LOWRANK_INLINE void store_two(float* to, F32 low, F32 high) {
+  store(to, low);
+  store(to + kLanes, high);
+}
+LOWRANK_INLINE void store_two(BF16* to, F32 low, F32 high) {
+#ifdef __AVX512BF16__
+  const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+  __builtin_memcpy(to, &both, sizeof both);
+#else
+  store(to, low);
+  store(to + kLanes, high);
+#endif
 }
 
 LOWRANK_INLINE F32 load(const F16* from) {

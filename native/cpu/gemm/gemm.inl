@@ -6,7 +6,9 @@
 //   tiles_amx.inl   the tile instructions; tests put a scalar model in their place
 //   panels_amx.inl  bf16 panels and their product, for these products and attention
 //   policy_amx.inl  the policy over them
-//   product.inl     packing, blocking, epilogue
+//   epilogue.inl    what is done with a product's sums on their way to the output
+//   product.inl     packing and blocking for the first cache
+//   product_strips.inl   blocking for both caches
 //   few_rows.inl    products with a handful of rows (generation), without packing
 //   linear.inl head_loss_frozen.inl head_loss.inl   the operations
 //
@@ -48,7 +50,9 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 #include "cpu/gemm/panels_amx.inl"
 #include "cpu/gemm/policy_amx.inl"
 #endif
+#include "cpu/gemm/epilogue.inl"
 #include "cpu/gemm/product.inl"
+#include "cpu/gemm/product_strips.inl"
 #include "cpu/gemm/few_rows.inl"
 #include "cpu/gemm/linear.inl"
 #include "cpu/gemm/head_loss_frozen.inl"

@@ -60,18 +60,39 @@ float largest_of(const float* logits, int64_t count) {
   return reduce_max(highest);
 }
 
-// One row's logits of a strip become exp(logit - reference); the sums so far are kept up.
-template <typename Sums>
-void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word, int64_t count,
-                  float* logits, Sums& sums, float* gradient, int64_t hidden) {
-  if (op.bias)
-    for_each_vector(count, [&](int64_t i, int64_t n) {
-      store_n(logits + i, load_n(logits + i, n) + load_n(op.bias + first_word + i, n), n);
-    });
-  const float largest = largest_of(logits, count);
+// Where a strip's logits stand: [column panel][row][P::kCols].
+template <typename P>
+struct StripLogits {
+  float* data;
+  int64_t panel_rows, count;  // count: words
+
+  LOWRANK_INLINE float* at(int64_t row, int64_t word) const {
+    return data + (word / P::kCols * panel_rows + row) * P::kCols + word % P::kCols;
+  }
+};
+
+// One row's logits of a strip as exp(logit - reference): their sum is kept up and, for a gradient,
+// they become row `row` of left panels. Words beyond the strip count as -infinity.
+template <typename P, typename Sums>
+void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word,
+                  const StripLogits<P>& logits, int64_t row, Sums& sums, float* gradient,
+                  typename P::Packed* probabilities) {
+  static_assert(P::kCols == 2 * kLanes);
+  const int64_t count = logits.count, padded = padded_depth<P>(count);
+  F32 high0 = splat(*logits.at(row, 0)), high1 = high0;
+  for (int64_t word = 0; word < count; word += P::kCols) {
+    float* at = logits.at(row, word);
+    const int64_t n = smaller(P::kCols, count - word);
+    if (op.bias)
+      for (int64_t i = 0; i < n; ++i) at[i] += op.bias[first_word + word + i];
+    for (int64_t i = n; i < P::kCols; ++i) at[i] = -__builtin_inff();
+    high0 = max(load(at), high0);
+    high1 = max(load(at + kLanes), high1);
+  }
+  const float largest = reduce_max(max(high0, high1));
   const int64_t target = op.targets[index] - first_word;
   if (target >= 0 && target < count) {
-    sums.target = logits[target];
+    sums.target = *logits.at(row, target);
     sums.has_target = true;
   }
   const bool first = sums.sum == 0;
@@ -82,19 +103,21 @@ void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word, int64_t
     const F32 factor = exp(splat(sums.reference - largest));
     sums.sum *= static_cast<double>(factor[0]);
     if (gradient)
-      for_each_vector(hidden, [&](int64_t i, int64_t n) {
+      for_each_vector(op.x.cols, [&](int64_t i, int64_t n) {
         store_n(gradient + i, load_n(gradient + i, n) * factor, n);
       });
     sums.reference = largest;
   }
   const float reference = sums.reference;
-  const F32 partial = accumulate_vectors(count, [&](int64_t i, int64_t n, F32 total) {
-    F32 values = exp(load_n(logits + i, n) - reference);
-    for (int64_t j = n; j < kLanes; ++j) values[j] = 0;
-    store_n(logits + i, values, n);
-    return total + values;
-  });
-  sums.sum += static_cast<double>(reduce_add(partial));
+  F32 sum0{}, sum1{};
+  for (int64_t word = 0; word < count; word += P::kCols) {
+    const float* at = logits.at(row, word);
+    const F32 low = exp(load(at) - reference), high = exp(load(at + kLanes) - reference);
+    sum0 += low;
+    sum1 += high;
+    if (gradient) P::put_left(probabilities, padded, row, word, low, high);
+  }
+  sums.sum += static_cast<double>(reduce_add(sum0 + sum1));
 }
 
 // Rows [first_row, first_row + rows) of the chunk against words [word, word_end): their sums, and
@@ -105,7 +128,7 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
                 typename HeadCut<P>::HeadSums* sums, float* gradient) {
   using Packed = typename P::Packed;
   const int64_t hidden = op.x.cols, panel_rows = round_up(rows, P::kRows);
-  float* logits = static_cast<float*>(scratch);  // [kHeadRows, kColBlock]
+  float* logits = static_cast<float*>(scratch);
   auto* probabilities = reinterpret_cast<Packed*>(logits + P::kHeadRows * kColBlock);
   Packed* right = probabilities + P::kHeadRows * kHeadStrip;
   Term<P> term;
@@ -120,16 +143,14 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
     for (int64_t k0 = 0; k0 < hidden; k0 += step) {
       const Piece<P> piece{&term, k0, smaller(step, hidden - k0), right};
       P::pack_right({source_of(op.weight), true}, word, count, k0, piece.depth, right);
-      multiply_pieces(&piece, 1, first_row, rows, 0, count, logits, kColBlock, k0 == 0, nullptr, 0);
+      multiply_pieces(&piece, 1, first_row, rows, 0, count, logits, k0 == 0, nullptr, 0);
     }
+    const StripLogits<P> strip{logits, panel_rows, count};
     for (int64_t i = 0; i < rows; ++i)
-      exponentiate(op, chunk + first_row + i, word, count, logits + i * kColBlock, sums[i],
-                   gradient ? gradient + i * cut.padded_hidden : nullptr, hidden);
+      exponentiate(op, chunk + first_row + i, word, strip, i, sums[i],
+                   gradient ? gradient + i * cut.padded_hidden : nullptr, probabilities);
     if (!gradient) continue;
-    const Operand left{source_of(logits, kColBlock), false};
     const int64_t padded = padded_depth<P>(count);
-    for (int64_t r = 0; r < rows; r += P::kRows)
-      P::pack_left(left, r, smaller(P::kRows, rows - r), count, probabilities + r * padded);
     for (int64_t h = 0; h < hidden; h += kColBlock) {
       const int64_t cols = smaller(kColBlock, hidden - h);
       P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
@@ -138,8 +159,8 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
           const typename P::Factors factors{probabilities + r * padded, padded, right + c * padded,
                                             P::kCols, padded};
           float* to = gradient + r * cut.padded_hidden + h + c;
-          P::multiply(&factors, 1, rows - r, cols - c, to, cut.padded_hidden, to,
-                      cut.padded_hidden);
+          P::template multiply<false>(&factors, 1, rows - r, cols - c, to, cut.padded_hidden, to,
+                                      cut.padded_hidden, [] {});
         }
     }
   }

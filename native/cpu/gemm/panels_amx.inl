@@ -7,7 +7,35 @@ constexpr int64_t kPanel = 32;
 constexpr int64_t kTile = 512;        // elements of a tile
 constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
 
-// 16 x 16 pairs turned round: rows[j] holds 16 pairs of k of column j.
+// 16 x 16 pairs turned round, from rows that stand in memory: row j holds 16 pairs of k of column
+// j. Groups of four pairs are put together by loads, which leaves the shuffling unit half of the
+// work.
+LOWRANK_INLINE void transpose_pairs(const uint16_t* rows, int64_t stride, uint16_t* to) {
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q, rows += 8, to += 4 * 32) {
+    __m512i row[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const auto group = [&](int g) {
+        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + (4 * g + i) * stride));
+      };
+      row[i] = _mm512_castsi128_si512(group(0));
+      row[i] = _mm512_inserti32x4(row[i], group(1), 1);
+      row[i] = _mm512_inserti32x4(row[i], group(2), 2);
+      row[i] = _mm512_inserti32x4(row[i], group(3), 3);
+    }
+    const __m512i low01 = _mm512_unpacklo_epi32(row[0], row[1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(row[2], row[3]);
+    const __m512i high01 = _mm512_unpackhi_epi32(row[0], row[1]);
+    const __m512i high23 = _mm512_unpackhi_epi32(row[2], row[3]);
+    _mm512_store_si512(to, _mm512_unpacklo_epi64(low01, low23));
+    _mm512_store_si512(to + 32, _mm512_unpackhi_epi64(low01, low23));
+    _mm512_store_si512(to + 64, _mm512_unpacklo_epi64(high01, high23));
+    _mm512_store_si512(to + 96, _mm512_unpackhi_epi64(high01, high23));
+  }
+}
+
+// The same from registers.
 LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to) {
   __m512i a[16], b[16];
 #pragma GCC unroll 16
@@ -36,42 +64,95 @@ LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to) {
   }
 }
 
-// to [32, 32] = from (null: 0) + left panel x right panel over `depth` k, a multiple of 32.
-inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth,
-                            const float* from, int64_t from_stride, float* to, int64_t to_stride) {
-  if (!from) {
-    LOWRANK_TILE_ZERO(0);
-    LOWRANK_TILE_ZERO(1);
-    LOWRANK_TILE_ZERO(2);
-    LOWRANK_TILE_ZERO(3);
-  } else {
-    const float* lower = from + 16 * from_stride;
-    const int64_t bytes = from_stride * 4;
-    LOWRANK_TILE_LOAD(0, from, bytes);
-    LOWRANK_TILE_LOAD(1, from + 16, bytes);
-    LOWRANK_TILE_LOAD(2, lower, bytes);
-    LOWRANK_TILE_LOAD(3, lower + 16, bytes);
-  }
-  for (int64_t k = 0; k < depth; k += 32, left += kStep, right += kStep) {
-    LOWRANK_TILE_LOAD(6, right, 64);
-    LOWRANK_TILE_LOAD(4, left, 64);
-    LOWRANK_TILE_LOAD(7, right + kTile, 64);
-    LOWRANK_TILE_MULTIPLY(0, 4, 6);
-    LOWRANK_TILE_LOAD(5, left + kTile, 64);
-    LOWRANK_TILE_MULTIPLY(1, 4, 7);
-    LOWRANK_TILE_MULTIPLY(2, 5, 6);
-    LOWRANK_TILE_MULTIPLY(3, 5, 7);
-  }
-  float* lower = to + 16 * to_stride;
-  const int64_t bytes = to_stride * 4;
-  LOWRANK_TILE_STORE(0, to, bytes);
-  LOWRANK_TILE_STORE(1, to + 16, bytes);
-  LOWRANK_TILE_STORE(2, lower, bytes);
-  LOWRANK_TILE_STORE(3, lower + 16, bytes);
+// {low, high} as 32 bf16, low first.
+LOWRANK_INLINE __m512i round_two(F32 low, F32 high) {
+#ifdef __AVX512BF16__
+  return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+#else
+  return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)to_bf16_bits(low)),
+                            (__m256i)to_bf16_bits(high), 1);
+#endif
 }
 
-// The same, added to or written over `c`.
+LOWRANK_INLINE __m512i pair_index(int first) {
+  alignas(64) uint16_t index[32];
+  for (int i = 0; i < 16; ++i) {
+    index[2 * i] = static_cast<uint16_t>(first + i);
+    index[2 * i + 1] = static_cast<uint16_t>(first + i + 32);
+  }
+  return _mm512_load_si512(index);
+}
+
+// The pairs (even[i], odd[i]) for i of the half 0 or 1.
+LOWRANK_INLINE __m512i pairs_of(__m512i even, __m512i odd, int half) {
+  return _mm512_permutex2var_epi16(even, pair_index(16 * half), odd);
+}
+
+#define LOWRANK_TILE_PANEL(tile, from, streamed) \
+  do {                                           \
+    if constexpr (streamed)                      \
+      LOWRANK_TILE_STREAM(tile, from, 64);       \
+    else                                         \
+      LOWRANK_TILE_LOAD(tile, from, 64);         \
+  } while (false)
+
+// Sums of up to 2 x 2 tiles in tiles 0 to 3. Without the second row or column of tiles, that part
+// of the sums' memory isn't touched.
+template <int kRowTiles, int kColTiles>
+struct TileProduct {
+  static constexpr bool kBelow = kRowTiles == 2, kBeside = kColTiles == 2;
+
+  // The sums begin as `from` (null: 0), `stride` floats from row to row.
+  LOWRANK_INLINE static void begin(const float* from, int64_t stride) {
+    if (!from) {
+      LOWRANK_TILE_ZERO(0);
+      if constexpr (kBeside) LOWRANK_TILE_ZERO(1);
+      if constexpr (kBelow) LOWRANK_TILE_ZERO(2);
+      if constexpr (kBelow && kBeside) LOWRANK_TILE_ZERO(3);
+      return;
+    }
+    const float* lower = from + 16 * stride;
+    const int64_t bytes = stride * 4;
+    LOWRANK_TILE_LOAD(0, from, bytes);
+    if constexpr (kBeside) LOWRANK_TILE_LOAD(1, from + 16, bytes);
+    if constexpr (kBelow) LOWRANK_TILE_LOAD(2, lower, bytes);
+    if constexpr (kBelow && kBeside) LOWRANK_TILE_LOAD(3, lower + 16, bytes);
+  }
+
+  // Adds left panel x right panel over `depth` k, a multiple of 32. kStreamRight: right panels pass
+  // by while the left one stays in the first cache, or the other way round. side() is done after
+  // every step: vector units are idle while tiles multiply.
+  template <bool kStreamRight, typename Side>
+  LOWRANK_INLINE static void add(const uint16_t* left, const uint16_t* right, int64_t depth,
+                                 const Side& side) {
+    for (int64_t k = 0; k < depth; k += 32, left += kStep, right += kStep) {
+      LOWRANK_TILE_PANEL(4, left, !kStreamRight);
+      LOWRANK_TILE_PANEL(6, right, kStreamRight);
+      if constexpr (kBeside) LOWRANK_TILE_PANEL(7, right + kTile, kStreamRight);
+      LOWRANK_TILE_MULTIPLY(0, 4, 6);
+      if constexpr (kBelow) LOWRANK_TILE_PANEL(5, left + kTile, !kStreamRight);
+      if constexpr (kBeside) LOWRANK_TILE_MULTIPLY(1, 4, 7);
+      if constexpr (kBelow) LOWRANK_TILE_MULTIPLY(2, 5, 6);
+      if constexpr (kBelow && kBeside) LOWRANK_TILE_MULTIPLY(3, 5, 7);
+      side();
+    }
+  }
+
+  LOWRANK_INLINE static void end(float* to, int64_t stride) {
+    float* lower = to + 16 * stride;
+    const int64_t bytes = stride * 4;
+    LOWRANK_TILE_STORE(0, to, bytes);
+    if constexpr (kBeside) LOWRANK_TILE_STORE(1, to + 16, bytes);
+    if constexpr (kBelow) LOWRANK_TILE_STORE(2, lower, bytes);
+    if constexpr (kBelow && kBeside) LOWRANK_TILE_STORE(3, lower + 16, bytes);
+  }
+};
+
+// c [32, 32] += left panel x right panel, or begins as it.
 inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
                             int64_t stride, bool begin) {
-  multiply_panels(left, right, depth, begin ? nullptr : c, stride, c, stride);
+  using Product = TileProduct<2, 2>;
+  Product::begin(begin ? nullptr : c, stride);
+  Product::add<false>(left, right, depth, [] {});
+  Product::end(c, stride);
 }

@@ -6,11 +6,12 @@ struct AmxPolicy {
   using Scope = TileScope;  // every thread that multiplies configures its own tiles
   static constexpr int kRows = kPanel;
   static constexpr int kCols = kPanel;
+  static constexpr bool kStrips = true;
   static constexpr int64_t kDepthUnit = 32;
-  static constexpr int64_t kDepthBlock = 512;
-  static constexpr int64_t kRowBlock = 1024;  // rows of a task at most
-  static constexpr int64_t kPackRows = 256;   // packing an element takes the time of so many rows
-  static constexpr int64_t kHeadRows = 512;   // rows of a head task: a strip is packed for each
+  static constexpr int64_t kDepthBlock = 576;  // a right panel of this depth stays in L1
+  static constexpr int64_t kRowBlock = 512;    // rows of a task at most: block and sums stay in L2
+  static constexpr int64_t kPackRows = 96;     // packing an element takes the time of so many rows
+  static constexpr int64_t kHeadRows = 512;    // rows of a head task: a strip is packed for each
 
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
     for_each_vector(count, [&](int64_t i, int64_t n) {
@@ -18,15 +19,20 @@ struct AmxPolicy {
     });
   }
 
+  LOWRANK_INLINE static bool is_plain(const Source& source) {
+    return source.element == Element::kBF16 && !source.dropout && source.scale == 1 &&
+           source.zero_before == 0;
+  }
+  LOWRANK_INLINE static const uint16_t* plain_at(const Source& source, int64_t row, int64_t col) {
+    return static_cast<const uint16_t*>(source.data) +
+           (source.rows ? source.rows[row] : row) * source.stride + col;
+  }
+
   // One row's run as bf16, zero up to `padded`.
   LOWRANK_INLINE static void read_bf16(const Source& source, int64_t row, int64_t col,
                                        int64_t count, int64_t padded, uint16_t* to) {
-    const bool plain = source.element == Element::kBF16 && !source.dropout && source.scale == 1 &&
-                       row >= source.zero_before;
-    if (plain) {
-      const int64_t at = (source.rows ? source.rows[row] : row) * source.stride + col;
-      __builtin_memcpy(to, static_cast<const uint16_t*>(source.data) + at,
-                       static_cast<size_t>(count) * 2);
+    if (is_plain(source)) {
+      __builtin_memcpy(to, plain_at(source, row, col), static_cast<size_t>(count) * 2);
     } else {
       float run[kDepthBlock];
       read_run(source, row, col, count, run);
@@ -50,62 +56,106 @@ struct AmxPolicy {
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
                         uint16_t* to) {
     const int64_t padded = round_up(depth, kDepthUnit);
-    alignas(64) uint16_t run[kDepthBlock];
-    if (count < kRows || left.transposed)
-      __builtin_memset(to, 0, static_cast<size_t>(padded * kRows) * 2);
     if (left.transposed) {
-      for (int64_t k = 0; k < depth; ++k) {
-        read_bf16(left.source, k, first, count, count, run);
-        uint16_t* step = to + k / 32 * kStep + k % 32;
-        for (int64_t i = 0; i < count; ++i) step[i / 16 * kTile + i % 16 * 32] = run[i];
-      }
+      for (int64_t k = 0; k < padded; k += 32, to += kStep)
+        pack_left_columns(left.source, k, smaller(32, depth - k), first, count, to);
       return;
     }
+    if (count < kRows) __builtin_memset(to, 0, static_cast<size_t>(padded * kRows) * 2);
+    const bool plain = is_plain(left.source) && depth == padded;
+    alignas(64) uint16_t run[kDepthBlock];
     for (int64_t i = 0; i < count; ++i) {
+      uint16_t* row = to + i / 16 * kTile + i % 16 * 32;
       for (int64_t k0 = 0; k0 < padded; k0 += kDepthBlock) {
         const int64_t n = smaller(kDepthBlock, padded - k0);
-        read_bf16(left.source, first + i, k0, smaller(n, depth - k0), n, run);
-        uint16_t* row = to + k0 / 32 * kStep + i / 16 * kTile + i % 16 * 32;
-        for (int64_t k = 0; k < n; k += 32, row += kStep) __builtin_memcpy(row, run + k, 64);
+        const uint16_t* at = run;
+        if (plain)
+          at = plain_at(left.source, first + i, k0);
+        else
+          read_bf16(left.source, first + i, k0, smaller(n, depth - k0), n, run);
+        for (int64_t k = 0; k < n; k += 32, row += kStep)
+          _mm512_store_si512(row, _mm512_loadu_si512(at + k));
       }
     }
   }
 
-  // 16 columns x `padded` k from rows of the source (a weight read forward) into tiles kStep apart.
-  static void pack_columns(const Operand& right, int64_t first, int64_t count, int64_t k0,
-                           int64_t depth, int64_t padded, uint16_t* to) {
-    alignas(64) uint16_t runs[16][kDepthBlock];
-    for (int64_t j = 0; j < 16; ++j) {
-      if (j < count)
-        read_bf16(right.source, first + j, k0, depth, padded, runs[j]);
+  // Columns [k, k + 32) of a row of left panels whose depth is `padded`.
+  LOWRANK_INLINE static void put_left(uint16_t* panels, int64_t padded, int64_t row, int64_t k,
+                                      F32 low, F32 high) {
+    uint16_t* to = panels + row / kRows * kRows * padded + k / 32 * kStep + row % 32 / 16 * kTile +
+                   row % 16 * 32;
+    _mm512_store_si512(to, round_two(low, high));
+  }
+
+  // Two rows of a source as bf16, [2][padded], where they stand if they can be read there. Rows
+  // from `end` on are zero.
+  LOWRANK_INLINE static void read_two(const Source& source, int64_t row, int64_t end, int64_t col,
+                                      int64_t count, int64_t padded, bool plain, uint16_t* memory,
+                                      const uint16_t** rows) {
+    for (int i = 0; i < 2; ++i) {
+      uint16_t* to = memory + i * padded;
+      rows[i] = to;
+      if (row + i >= end)
+        __builtin_memset(to, 0, static_cast<size_t>(padded) * 2);
+      else if (plain)
+        rows[i] = plain_at(source, row + i, col);
       else
-        __builtin_memset(runs[j], 0, static_cast<size_t>(padded) * 2);
-    }
-    for (int64_t k = 0; k < padded; k += 32, to += kStep) {
-      __m512i rows[16];
-#pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j) rows[j] = _mm512_load_si512(runs[j] + k);
-      transpose_pairs(rows, to);
+        read_bf16(source, row + i, col, count, padded, to);
     }
   }
 
-  // The same from a source whose rows are k.
-  static void pack_pairs(const Operand& right, int64_t first, int64_t count, int64_t k0,
-                         int64_t depth, int64_t padded, uint16_t* to) {
-    alignas(64) uint16_t even[kCols], odd[kCols];
+  // A step of a left panel whose k are the source's rows [row, row + count).
+  static void pack_left_columns(const Source& source, int64_t row, int64_t count, int64_t col,
+                                int64_t cols, uint16_t* to) {
+    alignas(64) uint16_t memory[2 * kRows];
+    const bool plain = is_plain(source) && cols == kRows;
+    __m512i pairs[2][16];
+    for (int64_t i = 0; i < 16; ++i) {
+      const uint16_t* rows[2];
+      read_two(source, row + 2 * i, row + count, col, cols, kRows, plain, memory, rows);
+      const __m512i even = _mm512_loadu_si512(rows[0]), odd = _mm512_loadu_si512(rows[1]);
+      pairs[0][i] = pairs_of(even, odd, 0);
+      pairs[1][i] = pairs_of(even, odd, 1);
+    }
+    transpose_pairs(pairs[0], to);
+    transpose_pairs(pairs[1], to + kTile);
+  }
+
+  // 16 columns from `col` on, rows of the source (a weight read forward), into tiles kStep apart.
+  static void pack_columns(const Source& source, int64_t col, int64_t count, int64_t k0,
+                           int64_t depth, uint16_t* to) {
+    const int64_t padded = round_up(depth, kDepthUnit);
+    const uint16_t* rows = nullptr;
+    int64_t stride = source.stride;
+    alignas(64) uint16_t memory[16 * kDepthBlock];
+    if (count == 16 && is_plain(source) && !source.rows && depth == padded) {
+      rows = plain_at(source, col, k0);
+    } else {
+      rows = memory;
+      stride = padded;
+      for (int64_t j = 0; j < 16; ++j)
+        if (j < count)
+          read_bf16(source, col + j, k0, depth, padded, memory + j * padded);
+        else
+          __builtin_memset(memory + j * padded, 0, static_cast<size_t>(padded) * 2);
+    }
+    for (int64_t k = 0; k < padded; k += 32, to += kStep) transpose_pairs(rows + k, stride, to);
+  }
+
+  // Rows [k0, k0 + depth) of the source as pairs, for the panels of columns [first, first + count).
+  static void pack_pairs(const Source& source, int64_t first, int64_t count, int64_t k0,
+                         int64_t depth, uint16_t* to) {
+    const int64_t padded = round_up(depth, kDepthUnit), panels = round_up(count, kCols);
+    const bool plain = is_plain(source) && count == panels;
+    alignas(64) uint16_t memory[2 * kStripCols];
     for (int64_t k = 0; k < padded; k += 2) {
-      __builtin_memset(even, 0, sizeof even);
-      __builtin_memset(odd, 0, sizeof odd);
-      if (k < depth) read_bf16(right.source, k0 + k, first, count, count, even);
-      if (k + 1 < depth) read_bf16(right.source, k0 + k + 1, first, count, count, odd);
+      const uint16_t* rows[2];
+      read_two(source, k0 + k, k0 + depth, first, count, panels, plain, memory, rows);
       uint16_t* pair = to + k / 32 * kStep + k % 32 / 2 * 32;
-#pragma GCC unroll 2
-      for (int t = 0; t < 2; ++t) {
-        const __m512i low = _mm512_cvtepu16_epi32(
-            _mm256_load_si256(reinterpret_cast<const __m256i*>(even + 16 * t)));
-        const __m512i high = _mm512_cvtepu16_epi32(
-            _mm256_load_si256(reinterpret_cast<const __m256i*>(odd + 16 * t)));
-        _mm512_store_si512(pair + t * kTile, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+      for (int64_t p = 0; p < panels; p += kCols) {
+        const __m512i even = _mm512_loadu_si512(rows[0] + p), odd = _mm512_loadu_si512(rows[1] + p);
+        _mm512_store_si512(pair + p * padded, pairs_of(even, odd, 0));
+        _mm512_store_si512(pair + p * padded + kTile, pairs_of(even, odd, 1));
       }
     }
   }
@@ -113,22 +163,45 @@ struct AmxPolicy {
   static void pack_right(const Operand& right, int64_t first, int64_t count, int64_t k0,
                          int64_t depth, uint16_t* to) {
     const int64_t padded = round_up(depth, kDepthUnit);
+    if (!right.transposed) {
+      for (int64_t p = 0; p < count; p += kStripCols)
+        pack_pairs(right.source, first + p, smaller(kStripCols, count - p), k0, depth,
+                   to + p * padded);
+      return;
+    }
     for (int64_t p = 0; p < count; p += kCols, to += padded * kCols) {
-      const int64_t cols = smaller(kCols, count - p);
-      if (!right.transposed) {
-        pack_pairs(right, first + p, cols, k0, depth, padded, to);
-        continue;
-      }
-      pack_columns(right, first + p, smaller(16, cols), k0, depth, padded, to);
-      pack_columns(right, first + p + 16, larger(0, cols - 16), k0, depth, padded, to + kTile);
+      pack_columns(right.source, first + p, smaller(16, count - p), k0, depth, to);
+      pack_columns(right.source, first + p + 16, larger(0, smaller(16, count - p - 16)), k0, depth,
+                   to + kTile);
     }
   }
+  static constexpr int64_t kSideRows = 2;  // of a tile, finished in a step of the next one
 
-  // As F32Policy::multiply. Rows and columns that aren't needed are computed too: they are zero.
-  static void multiply(const Factors* factors, int count, int64_t /*rows*/, int64_t /*cols*/,
-                       const float* from, int64_t from_stride, float* to, int64_t to_stride) {
-    for (; count > 0; --count, ++factors, from = to, from_stride = to_stride)
-      multiply_panels(factors->left, factors->right, factors->depth, from, from_stride, to,
-                      to_stride);
+  // As F32Policy::multiply, in whole tiles: what isn't needed of one is zero.
+  template <bool kStreamRight, typename Side>
+  static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
+                       const float* from, int64_t from_stride, float* to, int64_t to_stride,
+                       const Side& side) {
+    if (rows > 16)
+      cols > 16 ? multiply_tiles<2, 2, kStreamRight>(factors, count, from, from_stride, to,
+                                                     to_stride, side)
+                : multiply_tiles<2, 1, kStreamRight>(factors, count, from, from_stride, to,
+                                                     to_stride, side);
+    else
+      cols > 16 ? multiply_tiles<1, 2, kStreamRight>(factors, count, from, from_stride, to,
+                                                     to_stride, side)
+                : multiply_tiles<1, 1, kStreamRight>(factors, count, from, from_stride, to,
+                                                     to_stride, side);
+  }
+
+  template <int kRowTiles, int kColTiles, bool kStreamRight, typename Side>
+  LOWRANK_INLINE static void multiply_tiles(const Factors* factors, int count, const float* from,
+                                            int64_t from_stride, float* to, int64_t to_stride,
+                                            const Side& side) {
+    using Product = TileProduct<kRowTiles, kColTiles>;
+    Product::begin(from, from_stride);
+    for (; count > 0; --count, ++factors)
+      Product::template add<kStreamRight>(factors->left, factors->right, factors->depth, side);
+    Product::end(to, to_stride);
   }
 };

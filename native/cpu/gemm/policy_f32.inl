@@ -11,6 +11,7 @@ struct F32Policy {
   static constexpr int kRows = 8;  // 16 of 32
 #endif
   static constexpr int kCols = 2 * kLanes;
+  static constexpr bool kStrips = false;       // which blocking products use
   static constexpr int64_t kDepthUnit = 1;     // K is padded to a multiple
   static constexpr int64_t kDepthBlock = 288;  // a right panel of this depth stays in L1
 
@@ -66,6 +67,14 @@ struct F32Policy {
       for (int64_t i = 0; i < count; ++i) read_run(left.source, first + i, k0, n, to + i * n);
       for (int64_t i = count * n; i < kRows * n; ++i) to[i] = 0;
     }
+  }
+
+  // Columns [k, k + kCols) of a row of left panels whose depth is `padded`, one block.
+  LOWRANK_INLINE static void put_left(float* panels, int64_t padded, int64_t row, int64_t k,
+                                      F32 low, F32 high) {
+    float* to = panels + row * padded + k;
+    store_n(to, low, smaller(kLanes, padded - k));
+    if (padded > k + kLanes) store_n(to + kLanes, high, smaller(kLanes, padded - k - kLanes));
   }
 
   // Columns [first, first + count) of rows [k0, k0 + n) of the source, each as a run.
@@ -153,9 +162,12 @@ struct F32Policy {
   }
 
   // to [rows, cols] = from (null: 0) + the products' sum, for the first `rows` of kRows and `cols`
-  // of kCols; more of `to` may be written, up to the panel's size.
+  // of kCols; more of `to` may be written, up to the panel's size. `side` is work that may be done
+  // meanwhile: these products leave no unit idle.
+  template <bool kStreamRight, typename Side>
   static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
-                       const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+                       const float* from, int64_t from_stride, float* to, int64_t to_stride,
+                       const Side& /*side*/) {
     if (cols <= kLanes)
       multiply_rows<1, kRows>(factors, count, rows, from, from_stride, to, to_stride);
     else

@@ -58,64 +58,6 @@ struct Term {
   int64_t row_begin = 0, row_end = 0;
 };
 
-struct Epilogue {
-  void* out = nullptr;
-  DType dtype = DType::kF32;
-  int64_t row_stride = 0;
-  int64_t col_stride = 1;  // other than 1: f32 only (a transposed gradient)
-  const float* bias = nullptr;
-  const Matrix* residual = nullptr;
-  bool accumulate = false;
-  const int32_t* rows = nullptr;  // output row i goes to row rows[i]
-  const Source* mask = nullptr;   // dropout of the output's elements
-};
-
-template <typename T>
-LOWRANK_INLINE void finish_run(const Epilogue& e, int64_t row, int64_t col, int64_t count,
-                               const float* sums) {
-  T* out = static_cast<T*>(e.out) + row * e.row_stride + col;
-  const T* residual = e.residual
-                          ? static_cast<const T*>(e.residual->data) + row * e.residual->stride + col
-                          : nullptr;
-  for_each_vector(count, [&](int64_t i, int64_t n) {
-    F32 value = load_n(sums + i, n);
-    if (e.bias) value = value + load_n(e.bias + col + i, n);
-    if (residual) value = value + load_n(residual + i, n);
-    if (e.accumulate) value = value + load_n(out + i, n);
-    store_n(out + i, value, n);
-  });
-}
-
-// Sums [rows, cols] of output (row, col). kCols constant: a whole tile, its vectors unrolled.
-template <int64_t kCols>
-void finish_tile(const Epilogue& e, int64_t row, int64_t col, int64_t rows, int64_t cols,
-                 float* sums, int64_t stride) {
-  const int64_t count = kCols > 0 ? kCols : cols;
-  for (int64_t i = 0; i < rows; ++i, sums += stride) {
-    const int64_t to = e.rows ? e.rows[row + i] : row + i;
-    if (e.mask) apply_dropout(*e.mask, to, col, count, sums);
-    if (e.col_stride != 1) {
-      float* out = static_cast<float*>(e.out) + to * e.row_stride + col * e.col_stride;
-      for (int64_t j = 0; j < count; ++j)
-        out[j * e.col_stride] = e.accumulate ? out[j * e.col_stride] + sums[j] : sums[j];
-    } else if (e.dtype == DType::kBF16) {
-      finish_run<BF16>(e, to, col, count, sums);
-    } else {
-      finish_run<float>(e, to, col, count, sums);
-    }
-  }
-}
-
-// The lines that a tile's sums will go to, asked for while they are computed.
-LOWRANK_INLINE void prefetch_output(const Epilogue& e, int64_t row, int64_t col, int64_t rows,
-                                    int64_t cols) {
-  if (e.rows || e.col_stride != 1) return;
-  const int64_t size = e.dtype == DType::kBF16 ? 2 : 4;
-  const char* at = static_cast<const char*>(e.out) + (row * e.row_stride + col) * size;
-  for (int64_t i = 0; i < rows; ++i, at += e.row_stride * size)
-    for (int64_t byte = 0; byte < cols * size; byte += 64) __builtin_prefetch(at + byte, 1);
-}
-
 // One block of a term's depth against some columns: the right operand's packed panels, or rows of a
 // plain f32 operand.
 template <typename P>
@@ -124,23 +66,45 @@ struct Piece {
   int64_t k0 = 0, depth = 0;
   const typename P::Packed* right = nullptr;
   int64_t row_stride = 0;  // of a right operand that is read where it stands; 0: packed
+};
 
-  LOWRANK_INLINE typename P::Factors at(int64_t row, int64_t col) const {
-    const PackedLeft<P>& left = term->left;
-    const int64_t padded = padded_depth<P>(depth), panel = row / P::kRows - left.first_panel;
-    const int64_t size = depth_block(left.depth, P::kDepthBlock), block = k0 / size * size;
-    const typename P::Packed* from = left.data;
-    int64_t stride = left.row_stride;
-    if (stride > 0) {
-      from += panel * P::kRows * stride + k0;
+// Where a piece's panels stand.
+template <typename P>
+struct Panels {
+  using Packed = typename P::Packed;
+  explicit Panels(const Piece<P>& piece) : term(piece.term) {
+    const PackedLeft<P>& packed = term->left;
+    depth = padded_depth<P>(piece.depth);
+    left = packed.data;
+    left_stride = packed.row_stride;
+    if (left_stride > 0) {
+      left_panel = P::kRows * left_stride;
+      left += piece.k0;
     } else {
-      stride = padded_depth<P>(smaller(size, left.depth - block));
-      from += panel * padded_depth<P>(left.depth) * P::kRows + block * P::kRows + k0 - block;
+      const int64_t size = depth_block(packed.depth, P::kDepthBlock),
+                    block = piece.k0 / size * size;
+      left_stride = padded_depth<P>(smaller(size, packed.depth - block));
+      left_panel = padded_depth<P>(packed.depth) * P::kRows;
+      left += block * P::kRows + piece.k0 - block;
     }
-    const bool packed = row_stride == 0;
-    return {from, stride, right + (packed ? col * padded : col), packed ? P::kCols : row_stride,
-            padded};
+    left -= packed.first_panel * left_panel;
+    right = piece.right;
+    right_panel = piece.row_stride == 0 ? P::kCols * depth : P::kCols;
+    right_stride = piece.row_stride == 0 ? P::kCols : piece.row_stride;
   }
+  Panels() = default;
+
+  LOWRANK_INLINE bool covers(int64_t row) const {
+    return row + P::kRows > term->row_begin && row < term->row_end;
+  }
+  LOWRANK_INLINE typename P::Factors at(int64_t row_panel, int64_t col_panel) const {
+    return {left + row_panel * left_panel, left_stride, right + col_panel * right_panel,
+            right_stride, depth};
+  }
+
+  const Term<P>* term = nullptr;
+  const Packed *left = nullptr, *right = nullptr;
+  int64_t left_panel = 0, left_stride = 0, right_panel = 0, right_stride = 0, depth = 0;
 };
 
 // Pieces whose shares of a tile are added before it goes to memory.
@@ -149,41 +113,39 @@ constexpr int kChain = 4;
 template <typename P>
 constexpr int64_t kChainDepth = P::kDepthBlock + 64;
 
-// Adds the pieces' shares to the sums [rows, cols], or begins them. With an epilogue each tile's
-// sums go to the output from row `output_row` on, while they are in the first cache, and not to
-// `sums`.
+// Adds the pieces' shares to the sums, [column panel][row][P::kCols], or begins them. With an
+// epilogue each tile's sums go to the output from row `output_row` on, while they are in the first
+// cache, and not to `sums`.
 template <typename P>
 void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64_t rows,
-                     int64_t first_col, int64_t cols, float* sums, int64_t sums_stride, bool begin,
+                     int64_t first_col, int64_t cols, float* sums, bool begin,
                      const Epilogue* epilogue, int64_t output_row) {
   alignas(64) float tile[P::kRows * P::kCols];
+  Meanwhile<P> finish;
+  finish.epilogue = epilogue;
+  Panels<P> panels[kChain];
+  for (int i = 0; i < count; ++i) panels[i] = Panels<P>(pieces[i]);
+  const int64_t padded_rows = round_up(rows, P::kRows), first_panel = first_row / P::kRows;
   for (int64_t c = 0; c < cols; c += P::kCols) {
     for (int64_t r = 0; r < rows; r += P::kRows) {
-      const int64_t row = first_row + r;
+      const int64_t row = first_row + r, skipped = larger(0, output_row - row);
+      const int64_t tile_rows = smaller(P::kRows, rows - r) - skipped;
+      const int64_t tile_cols = smaller(P::kCols, cols - c);
       typename P::Factors factors[kChain];
       int used = 0;
       for (int i = 0; i < count; ++i)
-        if (row + P::kRows > pieces[i].term->row_begin && row < pieces[i].term->row_end)
-          factors[used++] = pieces[i].at(row, c);
-      if (epilogue)
-        prefetch_output(*epilogue, row, first_col + c, smaller(P::kRows, rows - r), P::kCols);
-      float* at = sums + r * sums_stride + c;
-      float* to = epilogue ? tile : at;
-      const int64_t to_stride = epilogue ? P::kCols : sums_stride;
+        if (panels[i].covers(row))
+          factors[used++] = panels[i].at(first_panel + r / P::kRows, c / P::kCols);
+      float* at = sums + c * padded_rows + r * P::kCols;
+      float* to = epilogue && used > 0 ? tile : at;
+      if (epilogue) finish.ask_for(row + skipped, first_col + c, tile_rows, tile_cols);
+      finish.some(P::kRows);
       if (used > 0)
-        P::multiply(factors, used, rows - r, cols - c, begin ? nullptr : at, sums_stride, to,
-                    to_stride);
+        P::template multiply<false>(factors, used, rows - r, cols - c, begin ? nullptr : at,
+                                    P::kCols, to, P::kCols, [] {});
       if (!epilogue) continue;
-      float* done = used > 0 ? tile : at;
-      const int64_t stride = used > 0 ? P::kCols : sums_stride;
-      const int64_t skipped = larger(0, output_row - row);
-      const int64_t left = smaller(P::kRows, rows - r) - skipped;
-      if (cols - c >= P::kCols)
-        finish_tile<P::kCols>(*epilogue, row + skipped, first_col + c, left, P::kCols,
-                              done + skipped * stride, stride);
-      else
-        finish_tile<0>(*epilogue, row + skipped, first_col + c, left, cols - c,
-                       done + skipped * stride, stride);
+      finish.next(row + skipped, first_col + c, tile_rows, tile_cols, to + skipped * P::kCols);
+      finish.some(P::kRows);
     }
   }
 }
@@ -222,8 +184,8 @@ Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t most_cols,
 
 // Output rows [row_begin, row_end), all `cols` columns. The first term covers every row.
 template <typename P>
-void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64_t row_begin,
-              int64_t row_end, int64_t cols, const Epilogue& epilogue) {
+void multiply_blocks(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64_t row_begin,
+                     int64_t row_end, int64_t cols, const Epilogue& epilogue) {
   using Packed = typename P::Packed;
   const int64_t origin = row_begin / P::kRows * P::kRows;
   // NF4 is decoded block by block where its rows are runs of columns.
@@ -235,7 +197,6 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
       term_count == 1 && P::reads_in_place(terms[0].right, row_end - row_begin, cols);
   const Cut cut = cut_product<P>(row_end - origin, cols, col_unit, in_place ? kLongRun : kColBlock,
                                  device.pool.size());
-  const int64_t sums_stride = in_place ? cut.strip_cols : kColBlock;
   device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;
@@ -251,8 +212,8 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
     int64_t depth_used = 0;
     bool begin = true;
     const auto flush = [&](const Epilogue* last) {
-      multiply_pieces(pieces, chained, first_row, rows, first_col, count, sums, sums_stride, begin,
-                      last, row_begin);
+      multiply_pieces(pieces, chained, first_row, rows, first_col, count, sums, begin, last,
+                      row_begin);
       chained = 0;
       depth_used = 0;
       begin = false;

@@ -22,5 +22,8 @@ struct TileScope {
 // MULTIPLY is sum[16, 16] += left[16, 32] x right[32, 16], the right one in pairs of k.
 #define LOWRANK_TILE_ZERO(tile) _tile_zero(tile)
 #define LOWRANK_TILE_LOAD(tile, from, stride) _tile_loadd(tile, from, stride)
+// The same for data that is used once before its next turn: it takes no room in the first cache
+// from what is used again and again.
+#define LOWRANK_TILE_STREAM(tile, from, stride) _tile_stream_loadd(tile, from, stride)
 #define LOWRANK_TILE_STORE(tile, to, stride) _tile_stored(tile, to, stride)
 #define LOWRANK_TILE_MULTIPLY(sum, left, right) _tile_dpbf16ps(sum, left, right)

@@ -25,30 +25,6 @@ LOWRANK_INLINE __m512i load_32(const HeadRows& from, int64_t row, int64_t column
   return _mm512_maskz_loadu_epi16(mask, from.data + row * from.stride + column);
 }
 
-// {low, high} as 32 bf16, low first.
-LOWRANK_INLINE __m512i round_two(F32 low, F32 high) {
-#ifdef __AVX512BF16__
-  return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-#else
-  return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)to_bf16_bits(low)),
-                            (__m256i)to_bf16_bits(high), 1);
-#endif
-}
-
-LOWRANK_INLINE __m512i pair_index(int first) {
-  alignas(64) uint16_t index[32];
-  for (int i = 0; i < 16; ++i) {
-    index[2 * i] = static_cast<uint16_t>(first + i);
-    index[2 * i + 1] = static_cast<uint16_t>(first + i + 32);
-  }
-  return _mm512_load_si512(index);
-}
-
-// The pairs (even[i], odd[i]) for i of the half 0 or 1.
-LOWRANK_INLINE __m512i pairs_of(__m512i even, __m512i odd, int half) {
-  return _mm512_permutex2var_epi16(even, pair_index(16 * half), odd);
-}
-
 // The pairs (even[i], odd[i]), rounded to bf16.
 LOWRANK_INLINE void store_pairs(F32 even, F32 odd, uint16_t* to) {
   const __m512i both = round_two(even, odd);

@@ -55,5 +55,6 @@ void tile_multiply() {
 
 #define LOWRANK_TILE_ZERO(tile) tile_zero<tile>()
 #define LOWRANK_TILE_LOAD(tile, from, stride) tile_load<tile>(from, stride)
+#define LOWRANK_TILE_STREAM(tile, from, stride) tile_load<tile>(from, stride)
 #define LOWRANK_TILE_STORE(tile, to, stride) tile_store<tile>(to, stride)
 #define LOWRANK_TILE_MULTIPLY(sum, left, right) tile_multiply<sum, left, right>()

@@ -1,0 +1,95 @@
+// Where a product's sums go, and what is done with them on the way.
+
+struct Epilogue {
+  void* out = nullptr;
+  DType dtype = DType::kF32;
+  int64_t row_stride = 0;
+  int64_t col_stride = 1;  // other than 1: f32 only (a transposed gradient)
+  const float* bias = nullptr;
+  const Matrix* residual = nullptr;
+  bool accumulate = false;
+  const int32_t* rows = nullptr;  // output row i goes to row rows[i]
+  const Source* mask = nullptr;   // dropout of the output's elements
+};
+
+template <typename T>
+LOWRANK_INLINE void finish_run(const Epilogue& e, int64_t row, int64_t col, int64_t count,
+                               const float* sums) {
+  T* out = static_cast<T*>(e.out) + row * e.row_stride + col;
+  const T* residual = e.residual
+                          ? static_cast<const T*>(e.residual->data) + row * e.residual->stride + col
+                          : nullptr;
+  const auto value_of = [&](int64_t i, int64_t n) {
+    F32 value = load_n(sums + i, n);
+    if (e.bias) value = value + load_n(e.bias + col + i, n);
+    if (residual) value = value + load_n(residual + i, n);
+    if (e.accumulate) value = value + load_n(out + i, n);
+    return value;
+  };
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes)
+    store_two(out + i, value_of(i, kLanes), value_of(i + kLanes, kLanes));
+  for_each_vector(count - i,
+                  [&](int64_t j, int64_t n) { store_n(out + i + j, value_of(i + j, n), n); });
+}
+
+// Sums [rows, cols] of output (row, col). kCols constant: a whole tile, its vectors unrolled.
+template <int64_t kCols>
+void finish_tile(const Epilogue& e, int64_t row, int64_t col, int64_t rows, int64_t cols,
+                 float* sums, int64_t stride) {
+  const int64_t count = kCols > 0 ? kCols : cols;
+  for (int64_t i = 0; i < rows; ++i, sums += stride) {
+    const int64_t to = e.rows ? e.rows[row + i] : row + i;
+    if (e.mask) apply_dropout(*e.mask, to, col, count, sums);
+    if (e.col_stride != 1) {
+      float* out = static_cast<float*>(e.out) + to * e.row_stride + col * e.col_stride;
+      for (int64_t j = 0; j < count; ++j)
+        out[j * e.col_stride] = e.accumulate ? out[j * e.col_stride] + sums[j] : sums[j];
+    } else if (e.dtype == DType::kBF16) {
+      finish_run<BF16>(e, to, col, count, sums);
+    } else {
+      finish_run<float>(e, to, col, count, sums);
+    }
+  }
+}
+
+// What can be done while a tile's sums are computed, some rows at a time: those of the tile before
+// go to the output, and the lines that this one's will go to are asked for, few at once, because
+// the processor keeps track of few.
+template <typename P>
+struct Meanwhile {
+  const Epilogue* epilogue = nullptr;
+  int64_t row = 0, col = 0, rows = 0, cols = 0;
+  float* sums = nullptr;  // [rows][P::kCols]
+  const char* ahead = nullptr;
+  int64_t ahead_rows = 0, ahead_stride = 0, ahead_bytes = 0;
+
+  LOWRANK_INLINE void some(int64_t most) {
+    for (int64_t i = smaller(most, ahead_rows); i > 0; --i, --ahead_rows, ahead += ahead_stride)
+      for (int64_t byte = 0; byte < ahead_bytes; byte += 64) __builtin_prefetch(ahead + byte, 1);
+    const int64_t count = smaller(most, rows);
+    if (count <= 0) return;
+    if (cols == P::kCols)
+      finish_tile<P::kCols>(*epilogue, row, col, count, cols, sums, P::kCols);
+    else
+      finish_tile<0>(*epilogue, row, col, count, cols, sums, P::kCols);
+    row += count;
+    rows -= count;
+    sums += count * P::kCols;
+  }
+
+  // All that is left, and what comes next: the sums [count, columns] at (to_row, to_col).
+  LOWRANK_INLINE void next(int64_t to_row, int64_t to_col, int64_t count, int64_t columns,
+                           float* from) {
+    some(P::kRows);
+    row = to_row, col = to_col, rows = count, cols = columns, sums = from;
+  }
+
+  LOWRANK_INLINE void ask_for(int64_t to_row, int64_t to_col, int64_t count, int64_t columns) {
+    const Epilogue& e = *epilogue;
+    if (e.rows || e.col_stride != 1) return;
+    const int64_t size = e.dtype == DType::kBF16 ? 2 : 4;
+    ahead = static_cast<const char*>(e.out) + (to_row * e.row_stride + to_col) * size;
+    ahead_rows = count, ahead_stride = e.row_stride * size, ahead_bytes = columns * size;
+  }
+};
