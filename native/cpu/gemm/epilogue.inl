@@ -63,8 +63,15 @@ struct Meanwhile {
   float* sums = nullptr;  // [rows][P::kCols]
   const char* ahead = nullptr;
   int64_t ahead_rows = 0, ahead_stride = 0, ahead_bytes = 0;
+  const char* fetched = nullptr;
+  int64_t fetch_bytes = 0, fetch_step = 0;
 
   LOWRANK_INLINE void some(int64_t most) {
+    for (int64_t i = smaller(fetch_step, fetch_bytes); i > 0; i -= 64) {
+      __builtin_prefetch(fetched, 0, 2);
+      fetched += 64;
+      fetch_bytes -= 64;
+    }
     for (int64_t i = smaller(most, ahead_rows); i > 0; --i, --ahead_rows, ahead += ahead_stride)
       for (int64_t byte = 0; byte < ahead_bytes; byte += 64) __builtin_prefetch(ahead + byte, 1);
     const int64_t count = smaller(most, rows);
@@ -83,6 +90,13 @@ struct Meanwhile {
                            float* from) {
     some(P::kRows);
     row = to_row, col = to_col, rows = count, cols = columns, sums = from;
+  }
+
+  // `bytes` from `from` on, over about so many steps.
+  void fetch(const void* from, int64_t bytes, int64_t steps) {
+    fetched = static_cast<const char*>(from);
+    fetch_bytes = bytes;
+    fetch_step = round_up(bytes / larger(1, steps) + 1, 64);
   }
 
   LOWRANK_INLINE void ask_for(int64_t to_row, int64_t to_col, int64_t count, int64_t columns) {

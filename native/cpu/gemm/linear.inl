@@ -134,6 +134,34 @@ bool forward_few_rows(CpuDevice& device, const LinearForward& op) {
   return true;
 }
 
+// The depth that the adapters' terms have together.
+template <typename P, typename Op>
+int64_t depth_of_segments(const Op& op) {
+  int64_t depth = 0;
+  for (int32_t i = 0; i < op.segment_count; ++i) depth += padded_depth<P>(op.segments[i].rank);
+  return depth;
+}
+
+// Whether the product with the weight computes the adapter's x A^T (or d_y B) on its way.
+template <typename P, typename Op>
+bool projects(const Op& op, int64_t tokens, int64_t depth) {
+  return P::kStrips && op.segment_count == 1 && op.segments[0].row_begin == 0 &&
+         op.segments[0].row_end == tokens && op.segments[0].rank <= kMostProjected &&
+         op.segments[0].dropout <= 0 &&
+         strip_cols<P>(tokens, padded_depth<P>(depth) + depth_of_segments<P>(op)) > 0;
+}
+
+template <typename P>
+Term<P> projected_term(const Projection& projection, const Operand& right, int64_t rank,
+                       int64_t tokens) {
+  Term<P> term;
+  term.left.depth = rank;
+  term.right = right;
+  term.row_end = tokens;
+  term.projection = &projection;
+  return term;
+}
+
 template <typename P>
 void linear_forward(CpuDevice& device, const LinearForward& op) {
   const int64_t tokens = op.x.rows, in = op.weight.cols, out = op.weight.rows;
@@ -156,9 +184,18 @@ void linear_forward(CpuDevice& device, const LinearForward& op) {
                     pack_left<P>(device, left, segment.row_begin, segment.row_end, in, packed_x),
                     segment, in, op.xa);
   }
-  const PackedLeft<P> left = pack_left<P>(device, {x, false}, 0, tokens, in, packed_x);
+  const PackedLeft<P> left = pack_left_later<P>(device, {x, false}, 0, tokens, in,
+                                                depth_of_segments<P>(op), out, packed_x);
   int64_t count = 0;
   terms[count++] = {left, {source_of(op.weight), true}, 0, tokens};
+  if (projects<P>(op, tokens, in)) {
+    const LoraSegment& segment = op.segments[0];
+    const Projection projection{{source_of(segment.a, in), true}, segment.scale, op.xa};
+    terms[count++] = projected_term<P>(projection, {source_of(segment.b, segment.rank), true},
+                                       segment.rank, tokens);
+    multiply<P>(device, terms, count, 0, tokens, out, forward_epilogue(op));
+    return;
+  }
   for (int32_t i = 0; i < op.segment_count; ++i) {
     const LoraSegment& segment = op.segments[i];
     if (segment.row_begin == segment.row_end) continue;
@@ -236,7 +273,8 @@ void bias_gradient(CpuDevice& device, const Matrix& d_y, float* d_bias) {
 
 template <typename P>
 void input_gradient(CpuDevice& device, const LinearBackward& op, const PackedLeft<P>& d_y,
-                    const float* dy_b, int64_t rank, Term<P>* terms, Workspace workspace) {
+                    bool projected, float* dy_b, int64_t rank, Term<P>* terms,
+                    Workspace workspace) {
   const int64_t tokens = op.d_y.rows, in = op.weight.cols;
   Epilogue epilogue;
   epilogue.out = op.d_x.data;
@@ -245,6 +283,16 @@ void input_gradient(CpuDevice& device, const LinearBackward& op, const PackedLef
   epilogue.accumulate = op.accumulate_d_x;
   int64_t count = 0;
   terms[count++] = {d_y, {source_of(op.weight), false}, 0, tokens};
+  if (projected) {
+    const LoraSegment& segment = op.segments[0];
+    // The scale is folded into B: dy_b = d_y (scale B).
+    const Projection projection{{scaled(source_of(segment.b, rank), segment.scale), false},
+                                1,
+                                {dy_b, DType::kF32, tokens, rank, rank}};
+    terms[count++] = projected_term<P>(projection, {source_of(segment.a, in), false}, rank, tokens);
+    multiply<P>(device, terms, count, 0, tokens, in, epilogue);
+    return;
+  }
   const bool dropout = any_dropout(op.segments, op.segment_count);
   for (int32_t i = 0; i < op.segment_count; ++i) {
     const LoraSegment& segment = op.segments[i];
@@ -290,8 +338,10 @@ void linear_backward(CpuDevice& device, const LinearBackward& op) {
   void* packed_d_y = workspace.take(
       larger(packed_left_bytes<P>(edge_rows, out), packed_left_bytes<P>(out, tokens)));
   if (op.d_x.data || op.segment_count > 0) {
-    const PackedLeft<P> left = pack_left<P>(device, d_y, 0, tokens, out, packed_d_y);
-    for (int32_t i = 0; i < op.segment_count; ++i) {
+    const PackedLeft<P> left =
+        pack_left_later<P>(device, d_y, 0, tokens, out, depth_of_segments<P>(op), in, packed_d_y);
+    const bool projected = op.d_x.data && projects<P>(op, tokens, out);
+    for (int32_t i = 0; !projected && i < op.segment_count; ++i) {
       const LoraSegment& segment = op.segments[i];
       if (segment.row_begin == segment.row_end) continue;
       Term<P> term;
@@ -305,7 +355,7 @@ void linear_backward(CpuDevice& device, const LinearBackward& op) {
       epilogue.row_stride = rank;
       multiply<P>(device, &term, 1, segment.row_begin, segment.row_end, segment.rank, epilogue);
     }
-    if (op.d_x.data) input_gradient<P>(device, op, left, dy_b, rank, terms, workspace);
+    if (op.d_x.data) input_gradient<P>(device, op, left, projected, dy_b, rank, terms, workspace);
   }
   for (int32_t i = 0; i < op.segment_count; ++i)
     if (op.segments[i].row_begin < op.segments[i].row_end)

@@ -7,35 +7,7 @@ constexpr int64_t kPanel = 32;
 constexpr int64_t kTile = 512;        // elements of a tile
 constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
 
-// 16 x 16 pairs turned round, from rows that stand in memory: row j holds 16 pairs of k of column
-// j. Groups of four pairs are put together by loads, which leaves the shuffling unit half of the
-// work.
-LOWRANK_INLINE void transpose_pairs(const uint16_t* rows, int64_t stride, uint16_t* to) {
-#pragma GCC unroll 4
-  for (int q = 0; q < 4; ++q, rows += 8, to += 4 * 32) {
-    __m512i row[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const auto group = [&](int g) {
-        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + (4 * g + i) * stride));
-      };
-      row[i] = _mm512_castsi128_si512(group(0));
-      row[i] = _mm512_inserti32x4(row[i], group(1), 1);
-      row[i] = _mm512_inserti32x4(row[i], group(2), 2);
-      row[i] = _mm512_inserti32x4(row[i], group(3), 3);
-    }
-    const __m512i low01 = _mm512_unpacklo_epi32(row[0], row[1]);
-    const __m512i low23 = _mm512_unpacklo_epi32(row[2], row[3]);
-    const __m512i high01 = _mm512_unpackhi_epi32(row[0], row[1]);
-    const __m512i high23 = _mm512_unpackhi_epi32(row[2], row[3]);
-    _mm512_store_si512(to, _mm512_unpacklo_epi64(low01, low23));
-    _mm512_store_si512(to + 32, _mm512_unpackhi_epi64(low01, low23));
-    _mm512_store_si512(to + 64, _mm512_unpacklo_epi64(high01, high23));
-    _mm512_store_si512(to + 96, _mm512_unpackhi_epi64(high01, high23));
-  }
-}
-
-// The same from registers.
+// 16 x 16 pairs turned round: rows[j] holds 16 pairs of k of column j.
 LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to) {
   __m512i a[16], b[16];
 #pragma GCC unroll 16

@@ -28,11 +28,25 @@ struct AmxPolicy {
            (source.rows ? source.rows[row] : row) * source.stride + col;
   }
 
+  // Whether a run is only converted and scaled.
+  LOWRANK_INLINE static bool is_simple(const Source& source, int64_t row) {
+    return (source.element == Element::kF32 || source.element == Element::kBF16) &&
+           !source.dropout && row >= source.zero_before;
+  }
+
   // One row's run as bf16, zero up to `padded`.
   LOWRANK_INLINE static void read_bf16(const Source& source, int64_t row, int64_t col,
                                        int64_t count, int64_t padded, uint16_t* to) {
     if (is_plain(source)) {
       __builtin_memcpy(to, plain_at(source, row, col), static_cast<size_t>(count) * 2);
+    } else if (count % kLanes == 0 && is_simple(source, row)) {
+      const int64_t at = (source.rows ? source.rows[row] : row) * source.stride + col;
+      for (int64_t i = 0; i < count; i += kLanes) {
+        const F32 value = source.element == Element::kF32
+                              ? load(static_cast<const float*>(source.data) + at + i)
+                              : load(static_cast<const BF16*>(source.data) + at + i);
+        store(reinterpret_cast<BF16*>(to) + i, value * source.scale);
+      }
     } else {
       float run[kDepthBlock];
       read_run(source, row, col, count, run);
@@ -55,10 +69,16 @@ struct AmxPolicy {
 
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
                         uint16_t* to) {
+    pack_left_block(left, first, count, 0, depth, to);
+  }
+
+  // Rows [first, first + count) of the left operand, count <= kRows, over depth [k0, k0 + depth).
+  static void pack_left_block(const Operand& left, int64_t first, int64_t count, int64_t k0,
+                              int64_t depth, uint16_t* to) {
     const int64_t padded = round_up(depth, kDepthUnit);
     if (left.transposed) {
       for (int64_t k = 0; k < padded; k += 32, to += kStep)
-        pack_left_columns(left.source, k, smaller(32, depth - k), first, count, to);
+        pack_left_columns(left.source, k0 + k, smaller(32, depth - k), first, count, to);
       return;
     }
     if (count < kRows) __builtin_memset(to, 0, static_cast<size_t>(padded * kRows) * 2);
@@ -66,13 +86,13 @@ struct AmxPolicy {
     alignas(64) uint16_t run[kDepthBlock];
     for (int64_t i = 0; i < count; ++i) {
       uint16_t* row = to + i / 16 * kTile + i % 16 * 32;
-      for (int64_t k0 = 0; k0 < padded; k0 += kDepthBlock) {
-        const int64_t n = smaller(kDepthBlock, padded - k0);
+      for (int64_t block = 0; block < padded; block += kDepthBlock) {
+        const int64_t n = smaller(kDepthBlock, padded - block);
         const uint16_t* at = run;
         if (plain)
-          at = plain_at(left.source, first + i, k0);
+          at = plain_at(left.source, first + i, k0 + block);
         else
-          read_bf16(left.source, first + i, k0, smaller(n, depth - k0), n, run);
+          read_bf16(left.source, first + i, k0 + block, smaller(n, depth - block), n, run);
         for (int64_t k = 0; k < n; k += 32, row += kStep)
           _mm512_store_si512(row, _mm512_loadu_si512(at + k));
       }
@@ -139,7 +159,12 @@ struct AmxPolicy {
         else
           __builtin_memset(memory + j * padded, 0, static_cast<size_t>(padded) * 2);
     }
-    for (int64_t k = 0; k < padded; k += 32, to += kStep) transpose_pairs(rows + k, stride, to);
+    for (int64_t k = 0; k < padded; k += 32, to += kStep) {
+      __m512i columns[16];
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; ++j) columns[j] = _mm512_loadu_si512(rows + j * stride + k);
+      transpose_pairs(columns, to);
+    }
   }
 
   // Rows [k0, k0 + depth) of the source as pairs, for the panels of columns [first, first + count).
@@ -171,6 +196,7 @@ struct AmxPolicy {
     }
     for (int64_t p = 0; p < count; p += kCols, to += padded * kCols) {
       pack_columns(right.source, first + p, smaller(16, count - p), k0, depth, to);
+      if (count - p <= 16) break;  // the product leaves the second tile out
       pack_columns(right.source, first + p + 16, larger(0, smaller(16, count - p - 16)), k0, depth,
                    to + kTile);
     }
