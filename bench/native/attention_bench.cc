@@ -1,8 +1,10 @@
 // Causal attention, forward and backward, against the product peak of one thread.
-//   attention_bench [isa] [dtype]
+//   attention_bench [isa] [dtype] [queries]
 // FLOPs by convention: 4 head_dim per visible pair and head forward, twice that backward.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -33,7 +35,7 @@ void fill(Buffer& buffer, DType dtype, int64_t count, uint64_t seed) {
 
 // One document of `keys` rows whose last `queries` rows ask.
 void run(const std::shared_ptr<Device>& device, DType dtype, const Shape& shape, int64_t queries,
-         int64_t keys, double peak) {
+         int64_t keys) {
   const int64_t q_cols = shape.heads * shape.head_dim, k_cols = shape.kv_heads * shape.head_dim;
   const auto buffer = [&](int64_t rows, int64_t cols, uint64_t seed) {
     Buffer b(device, static_cast<size_t>(rows * cols) * dtype_size(dtype));
@@ -73,26 +75,25 @@ void run(const std::shared_ptr<Device>& device, DType dtype, const Shape& shape,
                        static_cast<double>(queries) * static_cast<double>(queries + 1) / 2;
   const double flops = 4.0 * pairs * static_cast<double>(q_cols);
   const DeviceInfo info = device->info();
-  const auto report = [&](const char* name, double count, const bench::Timing& timing) {
+  std::vector<std::function<void()>> bodies{[&] { ops::attention_forward(*device, op); }};
+  if (queries > 1) bodies.push_back([&] { ops::attention_backward(*device, backward); });
+  const bench::CalmTimes times = bench::measure_calm(*device, dtype, bodies);
+  for (size_t i = 0; i < bodies.size(); ++i) {
+    const double median = bench::quantile(times.seconds[i], 0.5);
+    const double rate = flops * static_cast<double>(i + 1) / median;
     bench::Row row;
-    row.text("op", name).text("isa", info.isa).text("dtype", dtype_name(dtype));
-    row.number("threads", info.threads).number("queries", static_cast<double>(queries));
-    row.number("keys", static_cast<double>(keys)).number("heads", shape.heads);
-    row.number("kv_heads", shape.kv_heads).number("head_dim", shape.head_dim);
-    row.number("seconds_p20", timing.p20).number("seconds_p50", timing.p50);
-    row.number("seconds_p80", timing.p80).number("gflops", count / timing.p50 * 1e-9);
-    // One worker: its own time, so that a busy machine disturbs less.
-    const double busy = info.threads == 1 ? timing.cpu_p20 : timing.p50;
-    row.number("share_of_peak", count / busy / peak);
+    row.text("op", i ? "attention_backward" : "attention_forward").text("isa", info.isa);
+    row.text("dtype", dtype_name(dtype)).number("threads", info.threads);
+    row.number("queries", static_cast<double>(queries)).number("keys", static_cast<double>(keys));
+    row.number("heads", shape.heads).number("kv_heads", shape.kv_heads);
+    row.number("head_dim", shape.head_dim).number("calm", times.calm);
+    row.number("calls", static_cast<double>(times.seconds[i].size())).number("seconds", median);
+    row.number("gflops", rate * 1e-9).number("share_of_peak", rate / times.peak);
     if (queries == 1)
       row.number("read_gb_per_s", static_cast<double>(2 * keys * k_cols) *
-                                      static_cast<double>(dtype_size(dtype)) / busy * 1e-9);
+                                      static_cast<double>(dtype_size(dtype)) / median * 1e-9);
     row.print();
-  };
-  report("attention_forward", flops, bench::measure([&] { ops::attention_forward(*device, op); }));
-  if (queries == 1) return;
-  report("attention_backward", 2 * flops,
-         bench::measure([&] { ops::attention_backward(*device, backward); }));
+  }
 }
 
 }  // namespace
@@ -102,16 +103,17 @@ int main(int argc, char** argv) {
   options.threads = 1;
   options.isa = argc > 1 ? argv[1] : nullptr;
   const std::string only = argc > 2 ? argv[2] : "";
+  const int64_t only_queries = argc > 3 ? std::atoll(argv[3]) : 0;
+  const auto wanted = [&](int64_t queries) { return only_queries == 0 || only_queries == queries; };
   try {
     const auto device = Device::open("cpu", options);
     for (DType dtype : {DType::kF32, DType::kBF16}) {
       if (!only.empty() && only != dtype_name(dtype)) continue;
-      const double peak = bench::product_peak(*device, dtype);
-      bench::Row().text("peak", device->info().isa).number("gflops", peak * 1e-9).print();
       for (const Shape& shape : {Shape{9, 3, 64}, Shape{16, 8, 128}})
-        for (int64_t tokens : {512, 2048}) run(device, dtype, shape, tokens, tokens, peak);
+        for (int64_t tokens : {512, 2048})
+          if (wanted(tokens)) run(device, dtype, shape, tokens, tokens);
       for (const Shape& shape : {Shape{9, 3, 64}, Shape{16, 8, 128}, Shape{32, 8, 128}})
-        run(device, dtype, shape, 1, 8192, peak);
+        if (wanted(1)) run(device, dtype, shape, 1, 8192);
     }
   } catch (const Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
