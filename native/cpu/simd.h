@@ -244,6 +244,23 @@ LOWRANK_INLINE F32 exp(F32 x) {
 #endif
 }
 
+#if LOWRANK_VECTOR_BYTES == 64
+// 2^x within 3 ulp for x <= 127, in half of exp's time; 0 below -126. NaN stays NaN. 2^x =
+// 2^floor(x) p(x - floor(x)) with p a minimax polynomial of degree 5 on [0, 1] (relative
+// error 7.5e-8).
+LOWRANK_INLINE F32 exp2(F32 x) {
+  const F32 r = (F32)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  F32 p = splat(0x1.ec31e6p-10f);
+  p = fma(p, r, splat(0x1.26902ap-7f));
+  p = fma(p, r, splat(0x1.c9543cp-5f));
+  p = fma(p, r, splat(0x1.ebd5aap-3f));
+  p = fma(p, r, splat(0x1.62e4f6p-1f));
+  p = fma(p, r, splat(0x1.fffffep-1f));
+  const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+  return (F32)_mm512_maskz_scalef_ps(kept, (__m512)p, (__m512)x);
+}
+#endif
+
 // 1 / (1 + e^-x) within 3 ulp; 0 below -88.73.
 LOWRANK_INLINE F32 sigmoid(F32 x) { return 1.0f / (1.0f + exp(-x)); }
 

@@ -20,7 +20,7 @@ struct TileBackwardScratch {
   float* sums;           // [kPanel][kPanel]
   float* d_q;            // [query panel][padded dim][kPanel]
   float* d_q_rows;       // [kPanel][padded dim]
-  float* lse;            // [kTileRows]
+  float* lse;            // [kTileRows], times log2(e)
   float* delta;
   LaneRanges lanes;
 };
@@ -47,25 +47,33 @@ inline TileBackwardScratch tile_backward_scratch(float* memory, int64_t head_dim
 }
 
 // P and dS / scale of one panel of keys, from `key` on, and one of lanes, from their products.
+// `scale` includes log2(e).
+template <bool kEdge>
 inline void softmax_backward_panel(const TileBackwardScratch& s, int64_t lane, int64_t key,
                                    float scale, uint16_t* p, uint16_t* d_s, uint16_t* d_s_deep) {
   const F32 factor = splat(scale);
+  F32 lse[2], delta[2], low[2], high[2];
+#pragma GCC unroll 2
+  for (int v = 0; v < 2; ++v) {
+    const int64_t at = lane + v * kLanes;
+    lse[v] = load(s.lse + at), delta[v] = load(s.delta + at);
+    low[v] = load(s.lanes.low + at), high[v] = load(s.lanes.high + at);
+  }
   for (int64_t j = 0; j < kPanel; j += 2) {
     F32 probability[2][2], gradient[2][2];  // [key][vector]
 #pragma GCC unroll 2
     for (int v = 0; v < 2; ++v) {
-      const int64_t at = lane + v * kLanes;
-      const F32 lse = load(s.lse + at), delta = load(s.delta + at);
-      const F32 low = load(s.lanes.low + at), high = load(s.lanes.high + at);
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
         const int64_t element = (j + i) * kPanel + v * kLanes;
-        const F32 number = splat(static_cast<float>(key + j + i));
-        F32 value = exp(load(s.scores + element) * factor - lse);
-        value = number < high ? value : F32{};
-        value = number < low ? F32{} : value;
+        F32 value = exp2(fma(load(s.scores + element), factor, -lse[v]));
+        if constexpr (kEdge) {
+          const F32 number = splat(static_cast<float>(key + j + i));
+          value = number < high[v] ? value : F32{};
+          value = number < low[v] ? F32{} : value;
+        }
         probability[i][v] = value;
-        gradient[i][v] = value * (load(s.d_p + element) - delta);
+        gradient[i][v] = value * (load(s.d_p + element) - delta[v]);
       }
       store_pairs(gradient[0][v], gradient[1][v], d_s_deep + v * kTile + j / 2 * 32);
     }
@@ -103,9 +111,12 @@ inline void tile_backward_keys(const TileBackwardScratch& s, const PackedHead& h
       const int64_t panel = (key - begin) / kPanel;
       multiply_panels(head.k + key * dim, s.q + row * kPanel * dim, dim, s.scores, kPanel, true);
       multiply_panels(head.v + key * dim, s.d_out + row * kPanel * dim, dim, s.d_p, kPanel, true);
-      softmax_backward_panel(s, row * kPanel, key, scale, s.p + panel * kScorePanel + row * kStep,
-                             s.d_s + panel * kScorePanel + row * kStep,
-                             s.d_s_deep + row * kScorePanel + panel * kStep);
+      const bool edge =
+          s.lanes.edge(2 * row, key, key + kPanel) || s.lanes.edge(2 * row + 1, key, key + kPanel);
+      const auto softmax = edge ? softmax_backward_panel<true> : softmax_backward_panel<false>;
+      softmax(s, row * kPanel, key, scale * kLog2E, s.p + panel * kScorePanel + row * kStep,
+              s.d_s + panel * kScorePanel + row * kStep,
+              s.d_s_deep + row * kScorePanel + panel * kStep);
       queries[panel].low = smaller(queries[panel].low, row);
       queries[panel].high = row + 1;
     }
@@ -160,7 +171,7 @@ inline void load_tile_rows(const AttentionBackward& op, const Document& document
     s.lanes.set(lane, document, begin + lane, smaller(kLanes, rows - lane));
     for (int64_t i = lane; i < lane + kLanes; ++i) {
       s.delta[i] = i < rows ? row_delta(d_out, out, i) : 0;
-      s.lse[i] = i < rows ? forward.lse[head * forward.q.rows + row + i] : 0;
+      s.lse[i] = i < rows ? forward.lse[head * forward.q.rows + row + i] * kLog2E : 0;
     }
   }
   for (int64_t panel = 0; panel * kPanel < rows; ++panel) {

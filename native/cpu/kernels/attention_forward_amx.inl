@@ -51,7 +51,7 @@ struct TileForwardScratch {
   float* scores;    // [kTileKeys][kPanel]
   float* out;       // [lanes / kPanel][padded dim][kPanel]
   float* out_rows;  // [kPanel][padded dim]
-  float* max;       // [kMaxLanes]
+  float* max;       // [kMaxLanes], of the scores times log2(e)
   float* sum;       // [kMaxLanes]
   LaneRanges lanes;
 };
@@ -76,47 +76,58 @@ inline TileForwardScratch tile_forward_scratch(float* memory, int64_t head_dim) 
   return s;
 }
 
-// Scores of `keys` become P for one vector of lanes; returns the factor of what was summed before.
+constexpr float kLog2E = 0x1.715476p+0f, kLn2 = 0x1.62e43p-1f;
+
+// Scores of `keys` become P for one panel of lanes; `change` becomes the factors of what was summed
+// before, by vectors. `scale` includes log2(e).
 template <bool kEdge>
-LOWRANK_INLINE F32 softmax_vector(const TileForwardScratch& s, int64_t lane, Visible keys,
-                                  float scale) {
-  const int64_t half = lane % kPanel / kLanes, begin = keys.low, end = keys.high;
-  const float* scores = s.scores + half * kLanes;
-  uint16_t* p = s.p + half * kTile;
+LOWRANK_INLINE void softmax_panel(const TileForwardScratch& s, int64_t lane, Visible keys,
+                                  float scale, F32* change) {
+  const int64_t begin = keys.low, end = keys.high;
   const F32 factor = splat(scale), masked = splat(kMasked);
-  const F32 first = load(s.lanes.low + lane), last = load(s.lanes.high + lane);
-  const auto score_of = [&](int64_t j) {
-    const F32 score = load(scores + (j - begin) * kPanel) * factor;
-    if constexpr (!kEdge) return score;
-    const F32 key = splat(static_cast<float>(j));
-    const F32 seen = key < last ? score : masked;
-    return key < first ? masked : seen;
-  };
-  const F32 old_max = load(s.max + lane);
-  F32 even_max = old_max, odd_max = old_max;
-  for (int64_t j = begin; j < end; j += 2) {
-    even_max = max(even_max, score_of(j));
-    odd_max = max(odd_max, score_of(j + 1));
+  F32 first[2], last[2], largest[2], sum[2] = {F32{}, F32{}};
+#pragma GCC unroll 2
+  for (int v = 0; v < 2; ++v) {
+    first[v] = load(s.lanes.low + lane + v * kLanes);
+    last[v] = load(s.lanes.high + lane + v * kLanes);
+    largest[v] = load(s.max + lane + v * kLanes);
   }
-  const F32 largest = max(even_max, odd_max);
-  const auto probability = [&](int64_t j) {
-    const F32 score = score_of(j);
-    const F32 value = exp(score - largest);
-    // A lane that has seen no key yet has its maximum at kMasked too.
-    return kEdge ? (score > kMasked ? value : F32{}) : value;
+  const auto seen = [&](F32 value, int64_t key, int v, F32 otherwise) {
+    if constexpr (!kEdge) return value;
+    const F32 number = splat(static_cast<float>(key));
+    const F32 low = number < last[v] ? value : otherwise;
+    return number < first[v] ? otherwise : low;
   };
-  F32 even_sum = F32{}, odd_sum = F32{};
-  for (int64_t j = begin; j < end; j += 2) {
-    const F32 even = probability(j), odd = probability(j + 1);
-    even_sum += even;
-    odd_sum += odd;
-    const int64_t at = j - begin;
-    store_pairs(even, odd, p + at / 32 * kStep + at % 32 / 2 * 32);
+  const float* scores = s.scores;
+  for (int64_t j = begin; j < end; ++j, scores += kPanel)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v)
+      largest[v] = max(largest[v], seen(load(scores + v * kLanes) * factor, j, v, masked));
+#pragma GCC unroll 2
+  for (int v = 0; v < 2; ++v) {
+    change[v] = exp2(load(s.max + lane + v * kLanes) - largest[v]);
+    store(s.max + lane + v * kLanes, largest[v]);
   }
-  const F32 change = exp(old_max - largest);
-  store(s.max + lane, largest);
-  store(s.sum + lane, fma(load(s.sum + lane), change, even_sum + odd_sum));
-  return change;
+  scores = s.scores;
+  for (int64_t j = begin; j < end; j += 2, scores += 2 * kPanel) {
+    uint16_t* p = s.p + (j - begin) / 32 * kStep + (j - begin) % 32 / 2 * 32;
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
+      F32 value[2];
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        value[i] = exp2(fma(load(scores + i * kPanel + v * kLanes), factor, -largest[v]));
+        value[i] = seen(value[i], j + i, v, F32{});
+      }
+      sum[v] += value[0] + value[1];
+      store_pairs(value[0], value[1], p + v * kTile);
+    }
+  }
+#pragma GCC unroll 2
+  for (int v = 0; v < 2; ++v) {
+    float* total = s.sum + lane + v * kLanes;
+    store(total, fma(load(total), change[v], sum[v]));
+  }
 }
 
 // All keys [begin, end) of a step (multiples of kPanel) for one panel of lanes.
@@ -129,15 +140,17 @@ inline void tile_forward_panel(const TileForwardScratch& s, const PackedHead& he
     multiply_panels(head.k + key * dim, s.q + panel * kPanel * dim, dim,
                     s.scores + (key - keys.low) * kPanel, kPanel, true);
   float* out = s.out + panel * kPanel * dim;
+  const int64_t lane = panel * kPanel, vector = 2 * panel;
+  const bool edge =
+      s.lanes.edge(vector, keys.low, keys.high) || s.lanes.edge(vector + 1, keys.low, keys.high);
+  F32 change[2];
+  edge ? softmax_panel<true>(s, lane, keys, scale, change)
+       : softmax_panel<false>(s, lane, keys, scale, change);
   for (int64_t v = 0; v < 2; ++v) {
-    const int64_t lane = panel * kPanel + v * kLanes;
-    const bool edge = s.lanes.edge(lane / kLanes, keys.low, keys.high);
-    const F32 change = edge ? softmax_vector<true>(s, lane, keys, scale)
-                            : softmax_vector<false>(s, lane, keys, scale);
-    if (reduce_add(change) == kLanes) continue;  // factors are 1 at most
+    if (reduce_add(change[v]) == kLanes) continue;  // factors are 1 at most
     for (int64_t i = 0; i < dim; ++i) {
       float* row = out + i * kPanel + v * kLanes;
-      store(row, load(row) * change);
+      store(row, load(row) * change[v]);
     }
   }
   for (int64_t i = 0; i < dim; i += kPanel)
@@ -173,7 +186,8 @@ inline void tile_forward_block(const AttentionForward& op, const PackedHeads& pa
   const int64_t key_end = round_up(document.visible(block.begin + rows - 1).high, kPanel);
   for (int64_t key = key_begin; key < key_end; key += kTileKeys)
     for (int64_t panel = 0; panel * kPanel < lanes; ++panel)
-      tile_forward_panel(s, keys, panel, key, smaller(key + kTileKeys, key_end), dim, op.scale);
+      tile_forward_panel(s, keys, panel, key, smaller(key + kTileKeys, key_end), dim,
+                         op.scale * kLog2E);
 
   for (int64_t lane = 0; lane < lanes_per_head * head_count; ++lane) {
     if (lane % kPanel == 0)
@@ -183,6 +197,6 @@ inline void tile_forward_block(const AttentionForward& op, const PackedHeads& pa
     const int64_t query = document.q_begin + block.begin + row;
     unpack_row(s.out_rows + lane % kPanel * width, dim, 1 / s.sum[lane],
                row_of<BF16>(op.out, query, head * dim));
-    if (op.lse) op.lse[head * op.q.rows + query] = s.max[lane] + __builtin_logf(s.sum[lane]);
+    if (op.lse) op.lse[head * op.q.rows + query] = s.max[lane] * kLn2 + __builtin_logf(s.sum[lane]);
   }
 }

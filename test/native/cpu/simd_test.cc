@@ -1,4 +1,4 @@
-// The error of exp and sigmoid in cpu/simd.h, measured against f64 over all magnitudes.
+// The error of exp, exp2 and sigmoid in cpu/simd.h, measured against f64 over all magnitudes.
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -18,6 +18,7 @@ void probe_sigmoid(const float* from, float* to, int64_t count);
 }  // namespace avx2
 namespace avx512 {
 void probe_exp(const float* from, float* to, int64_t count);
+void probe_exp2(const float* from, float* to, int64_t count);
 void probe_sigmoid(const float* from, float* to, int64_t count);
 }  // namespace avx512
 namespace neon {
@@ -99,6 +100,22 @@ TEST(exp_at_the_edges) {
     CHECK(std::isnan(results[8]));
   }
 }
+
+#if defined(__x86_64__)
+TEST(exp2_is_within_three_ulp) {
+  if (!cpu::isa_available(cpu::Isa::kAvx512)) return;
+  const double error = largest_error(cpu::avx512::probe_exp2, samples(-125.99f, 127.0f),
+                                     [](double x) { return std::exp2(x); });
+  std::printf("exp2: %.3f ulp\n", error);
+  CHECK(error <= 3);
+  const float inputs[] = {-126.5f, -1e30f, -std::numeric_limits<float>::infinity(), NAN, 3.0f};
+  float results[5];
+  cpu::avx512::probe_exp2(inputs, results, 5);
+  for (int i = 0; i < 3; ++i) CHECK_EQ(results[i], 0.0f);
+  CHECK(std::isnan(results[3]));
+  CHECK(std::abs(results[4] - 8.0f) <= 3 * 9.6e-7f);
+}
+#endif
 
 TEST(sigmoid_is_within_three_ulp) {
   const auto inputs = samples(-87.3f, 100.0f);
