@@ -46,6 +46,7 @@ uint32_t await(const std::atomic<uint32_t>& word, const Done& done) {
 
 ThreadPool::ThreadPool(int threads) {
   if (threads <= 0) threads = os::physical_core_count();
+  shares_ = std::vector<Share>(static_cast<size_t>(threads));
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { worker_loop(i); });
 }
@@ -60,8 +61,12 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::run(int64_t count, Task task, const void* context) {
   task_ = task;
   context_ = context;
-  count_ = count;
-  next_.store(0, std::memory_order_relaxed);
+  const int64_t threads = size();
+  for (int64_t i = 0; i < threads; ++i) {
+    Share& share = shares_[static_cast<size_t>(i)];
+    share.next.store(i * count / threads, std::memory_order_relaxed);
+    share.end = (i + 1) * count / threads;
+  }
   const uint32_t generation = (state_.load(std::memory_order_relaxed) >> kGenerationShift) + 1;
   state_.store(generation << kGenerationShift | kOpen, std::memory_order_release);
   state_.notify_all();
@@ -72,10 +77,14 @@ void ThreadPool::run(int64_t count, Task task, const void* context) {
 }
 
 void ThreadPool::work(int worker) {
-  for (;;) {
-    const int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
-    if (index >= count_) return;
-    task_(context_, index, worker);
+  const int threads = size();
+  for (int i = 0; i < threads; ++i) {
+    Share& share = shares_[static_cast<size_t>((worker + i) % threads)];
+    for (;;) {
+      const int64_t index = share.next.fetch_add(1, std::memory_order_relaxed);
+      if (index >= share.end) break;
+      task_(context_, index, worker);
+    }
   }
 }
 

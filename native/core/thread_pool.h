@@ -22,6 +22,8 @@ class ThreadPool {
   // Calls body(index, worker) for index in [0, count), each exactly once, in no fixed order;
   // `worker` in [0, size()) names the thread, for per-thread scratch memory. Returns when all are
   // done. Allocates nothing. The body must not throw and must not call parallel_for.
+  // Each worker begins with its own share of the indices, the same from loop to loop, so that loops
+  // over the same rows find them in that core's caches; who is done early takes over from others.
   template <typename Body>
   void parallel_for(int64_t count, const Body& body) {
     if (count <= 0) return;
@@ -50,8 +52,11 @@ class ThreadPool {
   std::atomic<bool> stop_{false};
   Task task_ = nullptr;
   const void* context_ = nullptr;
-  int64_t count_ = 0;
-  std::atomic<int64_t> next_{0};
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+  std::vector<Share> shares_;  // one per thread
 };
 
 }  // namespace lowrank

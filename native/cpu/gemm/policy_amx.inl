@@ -11,6 +11,7 @@ struct AmxPolicy {
   static constexpr int64_t kDepthBlock = 576;  // a right panel of this depth stays in L1
   static constexpr int64_t kRowBlock = 512;    // rows of a task at most: block and sums stay in L2
   static constexpr int64_t kPackRows = 96;     // packing an element takes the time of so many rows
+  static constexpr int64_t kPackCols = 64;     // a strip's left rows cost so many columns more
   static constexpr int64_t kHeadRows = 256;    // rows of a head task: a strip is packed for each
 
   // e^x for what is rounded to bf16 or summed, within some ulp of f32.

@@ -17,6 +17,7 @@ struct F32Policy {
 
   static constexpr int64_t kRowBlock = 516;  // rows of a task at most: their sums stay in L2
   static constexpr int64_t kPackRows = 12;   // packing an element takes the time of so many rows
+  static constexpr int64_t kPackCols = 0;    // its left rows are packed once for all strips
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
   // A left and a right panel. Strides are between rows: of the left panel's m, of the right one's

@@ -168,10 +168,10 @@ struct Cut {
 // The cut that is done first. Every task packs its strip, and the last tasks to run leave threads
 // idle. An element's sum doesn't depend on the cut, which may thus follow from the threads.
 template <typename P>
-Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t most_cols, int64_t threads) {
-  constexpr int64_t kMostRows = P::kRowBlock / P::kRows * P::kRows;
+Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t most_rows, int64_t most_cols,
+                int64_t threads) {
   const int64_t least_strips = larger(1, (cols + most_cols - 1) / most_cols);
-  const int64_t least_blocks = larger(1, (rows + kMostRows - 1) / kMostRows);
+  const int64_t least_blocks = larger(1, (rows + most_rows - 1) / most_rows);
   const int64_t most_strips = smaller(4 * least_strips, (cols + col_unit - 1) / col_unit);
   const int64_t most_blocks = larger(least_blocks, smaller(4 * least_blocks, rows / kLeastRows));
   Cut best;
@@ -186,7 +186,8 @@ Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t most_cols,
       const int64_t rounds = (cut.blocks * cut.strips + threads - 1) / threads;
       // In halves of a task: whoever is disturbed ends half a task later.
       const int64_t halves = 2 * rounds + (threads > 1);
-      const int64_t cost = halves * cut.strip_cols * (cut.block_rows + P::kPackRows);
+      const int64_t cost =
+          halves * (cut.strip_cols + P::kPackCols) * (cut.block_rows + P::kPackRows);
       if (best_cost == 0 || cost < best_cost) best = cut, best_cost = cost;
     }
   return best;
@@ -205,8 +206,9 @@ void multiply_blocks(CpuDevice& device, const Term<P>* terms, int64_t term_count
   // Rows that are read where they stand arrive fastest as long runs.
   const bool in_place =
       term_count == 1 && P::reads_in_place(terms[0].right, row_end - row_begin, cols);
-  const Cut cut = cut_product<P>(row_end - origin, cols, col_unit, in_place ? kLongRun : kColBlock,
-                                 device.pool.size());
+  const Cut cut =
+      cut_product<P>(row_end - origin, cols, col_unit, P::kRowBlock / P::kRows * P::kRows,
+                     in_place ? kLongRun : kColBlock, device.pool.size());
   device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;

@@ -198,7 +198,8 @@ template <typename P>
 void multiply_strips(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64_t row_begin,
                      int64_t row_end, int64_t cols, int64_t most_cols, const Epilogue& epilogue) {
   const int64_t origin = row_begin / P::kRows * P::kRows;
-  const Cut cut = cut_product<P>(row_end - origin, cols, P::kCols, most_cols, device.pool.size());
+  const Cut cut = cut_product<P>(row_end - origin, cols, P::kCols, row_end - origin, most_cols,
+                                 device.pool.size());
   device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;
