@@ -191,6 +191,7 @@ int main(int argc, char** argv) {
       for (const Size& size : kSizes) bench.linear(size, plain);
       bench.head(512, 576, 49152, plain);
       bench.head(128, 1024, 151936, plain);
+      bench.head(1024, 1024, 32768, plain);
     }
   } catch (const Error& error) {
     std::fprintf(stderr, "%s\n", error.what());

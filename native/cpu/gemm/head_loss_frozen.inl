@@ -71,12 +71,21 @@ struct StripLogits {
   }
 };
 
+// Element (row, col) of a task's sums of exp times the weight's rows, which stand by tiles: [row
+// panel][column panel][P::kRows][P::kCols]. Rows of a matrix as wide as this would share a few sets
+// of the first cache.
+template <typename P>
+LOWRANK_INLINE int64_t sums_at(int64_t row, int64_t col, int64_t padded_hidden) {
+  return row / P::kRows * P::kRows * padded_hidden + col / P::kCols * P::kRows * P::kCols +
+         row % P::kRows * P::kCols + col % P::kCols;
+}
+
 // One row's logits of a strip as exp(logit - reference): their sum is kept up and, for a gradient,
 // they become row `row` of left panels. Words beyond the strip count as -infinity.
 template <typename P, typename Sums>
 void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word,
                   const StripLogits<P>& logits, int64_t row, Sums& sums, float* gradient,
-                  typename P::Packed* probabilities) {
+                  int64_t padded_hidden, typename P::Packed* probabilities) {
   static_assert(P::kCols == 2 * kLanes);
   const int64_t count = logits.count, padded = padded_depth<P>(count);
   F32 high0 = splat(*logits.at(row, 0)), high1 = high0;
@@ -103,9 +112,10 @@ void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word,
     const F32 factor = exp(splat(sums.reference - largest));
     sums.sum *= static_cast<double>(factor[0]);
     if (gradient)
-      for_each_vector(op.x.cols, [&](int64_t i, int64_t n) {
-        store_n(gradient + i, load_n(gradient + i, n) * factor, n);
-      });
+      for (int64_t i = 0; i < padded_hidden; i += kLanes) {
+        float* at = gradient + sums_at<P>(row, i, padded_hidden);
+        store(at, load(at) * factor);
+      }
     sums.reference = largest;
   }
   const float reference = sums.reference;
@@ -148,8 +158,8 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
     }
     const StripLogits<P> strip{logits, panel_rows, count};
     for (int64_t i = 0; i < rows; ++i)
-      exponentiate(op, chunk + first_row + i, word, strip, i, sums[i],
-                   gradient ? gradient + i * cut.padded_hidden : nullptr, probabilities);
+      exponentiate(op, chunk + first_row + i, word, strip, i, sums[i], gradient, cut.padded_hidden,
+                   probabilities);
     if (!gradient) continue;
     const int64_t padded = padded_depth<P>(count);
     for (int64_t h = 0; h < hidden; h += kColBlock) {
@@ -159,9 +169,9 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
         for (int64_t r = 0; r < rows; r += P::kRows) {
           const typename P::Factors factors{probabilities + r * padded, padded, right + c * padded,
                                             P::kCols, padded};
-          float* to = gradient + r * cut.padded_hidden + h + c;
-          P::template multiply<false>(&factors, 1, rows - r, cols - c, to, cut.padded_hidden, to,
-                                      cut.padded_hidden, [] {});
+          float* to = gradient + sums_at<P>(r, h + c, cut.padded_hidden);
+          P::template multiply<false>(&factors, 1, rows - r, cols - c, to, P::kCols, to, P::kCols,
+                                      [] {});
         }
     }
   }
@@ -198,9 +208,10 @@ void finish_head_row(const HeadLoss& op, const HeadCut<P>& cut, int64_t index, i
     for (int64_t i = 0; i < count; ++i) run[i] = -weight * word[i];
     for (int64_t p = 0; p < cut.parts; ++p) {
       const float scale = static_cast<float>(static_cast<double>(weight) * factor_of(p) / sum);
-      const float* part = gradients + (p * cut.chunk + row) * cut.padded_hidden + h;
+      const float* part = gradients + p * cut.chunk * cut.padded_hidden;
       for_each_vector(count, [&](int64_t i, int64_t n) {
-        store_n(run + i, fma(load_n(part + i, n), splat(scale), load_n(run + i, n)), n);
+        const float* from = part + sums_at<P>(row, h + i, cut.padded_hidden);
+        store_n(run + i, fma(load_n(from, n), splat(scale), load_n(run + i, n)), n);
       });
     }
     for_each_vector(count,
