@@ -148,7 +148,7 @@ bool projects(const Op& op, int64_t tokens, int64_t depth) {
   return P::kStrips && op.segment_count == 1 && op.segments[0].row_begin == 0 &&
          op.segments[0].row_end == tokens && op.segments[0].rank <= kMostProjected &&
          op.segments[0].dropout <= 0 &&
-         strip_cols<P>(tokens, padded_depth<P>(depth) + depth_of_segments<P>(op)) > 0;
+         strip_cols<P>(padded_depth<P>(depth) + depth_of_segments<P>(op)) > 0;
 }
 
 template <typename P>

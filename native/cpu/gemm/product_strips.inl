@@ -9,11 +9,9 @@ constexpr int64_t kMostStripCols = 512;
 
 // Columns of a strip whose terms have this depth together; 0 if the second cache can't hold any.
 template <typename P>
-int64_t strip_cols(int64_t rows, int64_t depth) {
+int64_t strip_cols(int64_t depth) {
   const int64_t fitting = kStripBytes / (depth * static_cast<int64_t>(sizeof(typename P::Packed)));
-  // Few rows use a strip only once or twice: it stays in the first cache.
-  const int64_t most = rows <= 2 * P::kRows ? 2 * P::kCols : kMostStripCols;
-  return smaller(most, fitting / P::kCols * P::kCols);
+  return smaller(kMostStripCols, fitting / P::kCols * P::kCols);
 }
 
 constexpr int64_t kMostProjected = 64;  // rank of a projection
@@ -225,7 +223,7 @@ PackedLeft<P> pack_left_later(CpuDevice& device, const Operand& left, int64_t ro
                               int64_t row_end, int64_t depth, int64_t other_depth, int64_t cols,
                               void* to) {
   // Every strip packs it again.
-  const int64_t strip = strip_cols<P>(row_end - row_begin, padded_depth<P>(depth) + other_depth);
+  const int64_t strip = strip_cols<P>(padded_depth<P>(depth) + other_depth);
   if (!P::kStrips || strip * kRepacked < cols)
     return pack_left<P>(device, left, row_begin, row_end, depth, to);
   PackedLeft<P> later;
@@ -241,9 +239,14 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
   if constexpr (P::kStrips) {
     static_assert(sizeof(StripMemory<P>) <= kThreadScratchBytes, "raise kThreadScratchBytes");
     int64_t depth = 0;
-    for (int64_t t = 0; t < term_count; ++t) depth += padded_depth<P>(terms[t].left.depth);
-    const int64_t most_cols = strip_cols<P>(row_end - row_begin, depth);
-    if (most_cols > 0) {
+    // One row panel uses a strip only once: packed block by block (product.inl) it stays nearer.
+    bool once = row_end - row_begin <= P::kRows && terms[0].left.data;
+    for (int64_t t = 0; t < term_count; ++t) {
+      depth += padded_depth<P>(terms[t].left.depth);
+      once = once && !terms[t].projection;
+    }
+    const int64_t most_cols = strip_cols<P>(depth);
+    if (most_cols > 0 && !once) {
       multiply_strips<P>(device, terms, term_count, row_begin, row_end, cols, most_cols, epilogue);
       return;
     }
