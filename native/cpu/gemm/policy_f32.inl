@@ -168,9 +168,17 @@ struct F32Policy {
   // of kCols; more of `to` may be written, up to the panel's size. `side` is work that may be done
   // meanwhile: these products leave no unit idle.
   template <bool kStreamRight, typename Side>
-  static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
-                       const float* from, int64_t from_stride, float* to, int64_t to_stride,
-                       const Side& /*side*/) {
+  LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
+                                      const float* from, int64_t from_stride, float* to,
+                                      int64_t to_stride, const Side& /*side*/) {
+    multiply_tile(factors, count, rows, cols, from, from_stride, to, to_stride);
+  }
+
+  // Not inlined: among a caller's variables the rows' pointers outgrow the registers.
+  __attribute__((noinline)) static void multiply_tile(const Factors* factors, int count,
+                                                      int64_t rows, int64_t cols, const float* from,
+                                                      int64_t from_stride, float* to,
+                                                      int64_t to_stride) {
     if (cols <= kLanes)
       multiply_rows<1, kRows>(factors, count, rows, from, from_stride, to, to_stride);
     else
