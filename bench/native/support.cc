@@ -30,25 +30,6 @@ double quantile(std::vector<double> samples, double q) {
   return samples[static_cast<size_t>(q * static_cast<double>(samples.size() - 1))];
 }
 
-Timing measure(const std::function<void()>& body, double seconds) {
-  body();
-  std::vector<double> wall, cpu;
-  const double end = now() + seconds;
-  while (wall.size() < 5 || now() < end) {
-    const double wall_begin = now(), cpu_begin = thread_seconds();
-    body();
-    cpu.push_back(thread_seconds() - cpu_begin);
-    wall.push_back(now() - wall_begin);
-  }
-  Timing timing;
-  timing.repeats = static_cast<int>(wall.size());
-  timing.p20 = quantile(wall, 0.2);
-  timing.p50 = quantile(wall, 0.5);
-  timing.p80 = quantile(wall, 0.8);
-  timing.cpu_p20 = quantile(cpu, 0.2);
-  return timing;
-}
-
 CalmTimes measure_calm(const Device& device, DType dtype,
                        const std::vector<std::function<void()>>& bodies, double wanted,
                        double most) {

@@ -9,15 +9,6 @@
 
 namespace lowrank::bench {
 
-struct Timing {
-  double p20 = 0, p50 = 0, p80 = 0;  // seconds per call
-  double cpu_p20 = 0;  // the calling thread's own seconds: steadier where others use the machine
-  int repeats = 0;
-};
-
-// Calls `body` once to warm up and then again for about `seconds`, at least five times.
-Timing measure(const std::function<void()>& body, double seconds = 0.5);
-
 // What some calls took in turn while nobody else used the processor's cores. On a shared machine a
 // neighbour on the same core takes half of the units for seconds at a time; it shows in the peak,
 // which is measured before and after every few calls.
