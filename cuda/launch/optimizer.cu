@@ -40,24 +40,27 @@ void adamw(CudaDevice& device, const AdamW& op) {
   }
   const auto count = static_cast<int32_t>(items.size());
   const AdamWWork* staged = device.stage(items.data(), count);
+  double* clip = device.partials;
+  launch<NoShared>(device.stream, clip_scale_kernel, Grid{1}, 1, op.squared_norm, op.max_norm,
+                   clip);
   const Grid grid{static_cast<unsigned>(blocks)};
   if (op.eight_bit)
-    launch<CodeShared>(device.stream, adamw_8bit_kernel, grid, kCodeThreads, staged, count,
+    launch<CodeShared>(device.stream, adamw_8bit_kernel, grid, kCodeThreads, staged, count, clip,
                        device.tables);
   else
-    launch<NoShared>(device.stream, adamw_kernel, grid, kCodeThreads, staged, count);
+    launch<NoShared>(device.stream, adamw_kernel, grid, kCodeThreads, staged, count, clip);
 }
 
 void squared_norm(CudaDevice& device, const SquaredNorm& op) {
   std::vector<NormWork> items;
   int64_t blocks = 0;
-  for (int32_t i = 0; i < op.tensor_count; ++i) {
-    if (op.counts[i] == 0) continue;
-    items.push_back({op.tensors[i], op.counts[i], blocks});
-    blocks += divide_up(op.counts[i], kNormPerBlock);
-  }
-  *op.result = 0;
-  if (blocks == 0) return;
+  const auto add = [&](const float* values, int64_t values_count, bool only_finite) {
+    if (values_count == 0) return;
+    items.push_back({values, values_count, blocks, only_finite});
+    blocks += divide_up(values_count, kNormPerBlock);
+  };
+  for (int32_t i = 0; i < op.tensor_count; ++i) add(op.tensors[i], op.counts[i], false);
+  add(op.finite, op.finite_count, true);
   if (blocks > static_cast<int64_t>(kPartials))
     throw std::length_error("too many gradients for one norm");
   const auto count = static_cast<int32_t>(items.size());
@@ -65,8 +68,7 @@ void squared_norm(CudaDevice& device, const SquaredNorm& op) {
   launch<NormSumShared>(device.stream, squared_norm_kernel, Grid{static_cast<unsigned>(blocks)},
                         kNormSumThreads, staged, count, device.partials);
   launch<NormSumShared>(device.stream, sum_partials_kernel, Grid{1}, kNormSumThreads,
-                        device.partials, blocks);
-  runtime::download(device.stream, op.result, device.partials, sizeof *op.result);
+                        device.partials, blocks, op.result);
 }
 
 }  // namespace lowrank::cuda

@@ -23,7 +23,7 @@
 
 namespace lowrank {
 
-inline constexpr uint32_t kBackendAbiVersion = 4;
+inline constexpr uint32_t kBackendAbiVersion = 5;
 
 // ---- Operands -----------------------------------------------------------------------------------
 
@@ -272,9 +272,12 @@ struct HeadLoss {
 
 // Optimizer over a list of tensors in one call. Decoupled weight decay (Loshchilov & Hutter,
 // arXiv 1711.05101), bias-corrected, `step` counts from 1:
-//   g = grad * grad_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2
+//   g = grad * (grad_scale * clip); m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2
 //   p = p (1 - lr * weight_decay) - lr * m_hat / (sqrt(v_hat) + eps)
 // The gradient is set to zero afterwards.
+// clip = clip_scale(sqrt(*squared_norm), max_norm) of core/clip_scale.h is computed on the device,
+// so that nobody waits for the norm. Where *squared_norm isn't finite nothing is written:
+// parameters, states and gradients stay as they are.
 struct AdamWTensor {
   float* parameter = nullptr;
   float* gradient = nullptr;
@@ -297,17 +300,24 @@ struct AdamW {
   double eps = 1e-8;
   int64_t step = 1;
   float grad_scale = 1;
+  const double* squared_norm = nullptr;  // device memory, see SquaredNorm; null: clip is 1
+  double max_norm = 0;                   // 0 = no clipping
   bool eight_bit = false;
 };
 
 inline constexpr int64_t kOptimizerBlock = 256;
 
-// *result (host memory) = sum of squares over all tensors, in f64, in a fixed order; NaN or
-// infinite when any gradient is.
+// *result = sum of squares over all tensors, in f64, in a fixed order; NaN or infinite when any
+// gradient is, and NaN when one of the `finite_count` values of `finite` isn't finite (the
+// log-probabilities of a step: a loss can be bad while its gradient isn't), which add nothing to
+// the sum. The lists `tensors` and `counts` lie in host memory; `finite` and `result`, as what the
+// lists name, in the device's, so that AdamW can follow without the host.
 struct SquaredNorm {
   const float* const* tensors = nullptr;
   const int64_t* counts = nullptr;
   int32_t tensor_count = 0;
+  const float* finite = nullptr;
+  int64_t finite_count = 0;
   double* result = nullptr;
 };
 

@@ -170,7 +170,8 @@ Work work_of(const WorkDevice&, const AdamW& op) {
 Work work_of(const WorkDevice&, const SquaredNorm& op) {
   double values = 0;
   for (int32_t i = 0; i < op.tensor_count; ++i) values += static_cast<double>(op.counts[i]);
-  return {std::to_string(op.tensor_count) + " tensors", 0, values * 4};
+  return {std::to_string(op.tensor_count) + " tensors", 0,
+          (values + static_cast<double>(op.finite_count)) * 4};
 }
 Work work_of(const WorkDevice&, const Cast& op) {
   const double bytes = static_cast<double>(dtype_size(op.from_dtype) + dtype_size(op.to_dtype));

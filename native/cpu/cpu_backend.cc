@@ -1,13 +1,17 @@
 // The CPU backend's rows of the backend table. Each row catches whatever the kernel throws, so that
 // no exception crosses the table, and leaves a message for last_error.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
 
 #include "backend/registry.h"
+#include "core/clip_scale.h"
 #include "core/error.h"
 #include "core/os.h"
 #include "cpu/cpu_device.h"
@@ -132,9 +136,25 @@ int measure_peak(void* handle, PeakKind kind, double seconds, double* rate) {
   });
 }
 
+// Clipping is the same for all kernels: they see it as a part of grad_scale.
 int adamw(void* handle, const AdamW* op) {
-  return op->eight_bit ? run<&KernelTable::adamw_8bit>(handle, op)
-                       : run<&KernelTable::adamw_f32>(handle, op);
+  AdamW scaled = *op;
+  if (op->squared_norm) {
+    const float clip = clip_scale(std::sqrt(*op->squared_norm), op->max_norm);
+    if (std::isnan(clip)) return 0;
+    scaled.grad_scale *= clip;
+    scaled.squared_norm = nullptr;
+  }
+  return op->eight_bit ? run<&KernelTable::adamw_8bit>(handle, &scaled)
+                       : run<&KernelTable::adamw_f32>(handle, &scaled);
+}
+
+int squared_norm(void* handle, const SquaredNorm* op) {
+  const int status = run<&KernelTable::squared_norm>(handle, op);
+  const auto is_finite = [](float value) { return std::isfinite(value); };
+  if (status == 0 && !std::all_of(op->finite, op->finite + op->finite_count, is_finite))
+    *op->result = std::numeric_limits<double>::quiet_NaN();
+  return status;
 }
 
 template <auto Query, typename Shape>
@@ -180,7 +200,7 @@ Backend make_backend() {
   b.embedding_backward = run<&T::embedding_backward, EmbeddingBackward>;
   b.head_loss = run<&T::head_loss, HeadLoss>;
   b.adamw = adamw;
-  b.squared_norm = run<&T::squared_norm, SquaredNorm>;
+  b.squared_norm = squared_norm;
   b.cast = run<&T::cast, Cast>;
   b.quantize_nf4 = run<&T::quantize_nf4, QuantizeNf4>;
   b.quantize_absmax = run<&T::quantize_absmax, QuantizeAbsmax>;

@@ -34,6 +34,7 @@ struct KernelTable {
   void (*embedding_forward)(CpuDevice&, const EmbeddingForward&);
   void (*embedding_backward)(CpuDevice&, const EmbeddingBackward&);
   void (*head_loss)(CpuDevice&, const HeadLoss&);
+  // The table above (cpu_backend.cc) has put clipping into grad_scale and checks `finite`.
   void (*adamw_f32)(CpuDevice&, const AdamW&);   // AdamW.eight_bit is false
   void (*adamw_8bit)(CpuDevice&, const AdamW&);  // AdamW.eight_bit is true
   void (*squared_norm)(CpuDevice&, const SquaredNorm&);

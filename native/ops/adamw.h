@@ -1,4 +1,4 @@
-// AdamW over a list of tensors, with f32 or 8-bit states; see backend.h. Throws
+// AdamW over a list of tensors, with f32 or 8-bit states and clipping; see backend.h. Throws
 // Error{kInvalidArgument} for arguments that break the contract.
 #pragma once
 

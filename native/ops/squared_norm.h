@@ -1,5 +1,5 @@
-// The sum of squares over a list of f32 tensors; see backend.h. Throws Error{kInvalidArgument} for
-// arguments that break the contract.
+// The sum of squares over a list of f32 tensors, left on the device; see backend.h. Throws
+// Error{kInvalidArgument} for arguments that break the contract.
 #pragma once
 
 #include "backend/device.h"

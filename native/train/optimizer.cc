@@ -12,10 +12,13 @@ TrainedState::TrainedState(std::shared_ptr<Device> device, const StepPlan& plan,
                            const std::vector<float*>& values, const SessionOptions& options)
     : device_(std::move(device)),
       gradient_data_(arena + plan.gradients),
-      gradient_bytes_(plan.gradient_bytes) {
+      gradient_bytes_(plan.gradient_bytes),
+      squared_norm_(device_, arena + plan.transfer.squared_norm, 1) {
   adamw_.beta1 = options.beta1;
   adamw_.beta2 = options.beta2;
   adamw_.eps = options.eps;
+  adamw_.squared_norm = squared_norm_.device();
+  adamw_.max_norm = static_cast<double>(options.max_grad_norm);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const TensorPlan& place = plan.tensors[i];
     gradients_.push_back(reinterpret_cast<float*>(arena + place.gradient));
@@ -44,18 +47,23 @@ void TrainedState::clear_gradients() {
                  "fill_zero");
 }
 
-double TrainedState::gradient_norm() const {
-  double sum = 0;
+void TrainedState::compute_norm(const float* finite, int64_t finite_count) {
   SquaredNorm op;
   op.tensors = gradients_.data();
   op.counts = counts_.data();
   op.tensor_count = static_cast<int32_t>(gradients_.size());
-  op.result = &sum;
+  op.finite = finite;
+  op.finite_count = finite_count;
+  op.result = squared_norm_.device();
   ops::squared_norm(*device_, op);
-  return std::sqrt(sum);
 }
 
-void TrainedState::update(float learning_rate, int64_t step, float grad_scale) {
+double TrainedState::gradient_norm() {
+  squared_norm_.download(1);
+  return std::sqrt(*squared_norm_.host());
+}
+
+void TrainedState::update(float learning_rate, int64_t step) {
   for (const bool eight_bit : {false, true}) {
     std::vector<AdamWTensor>& tensors = tensors_[eight_bit];
     if (tensors.empty()) continue;
@@ -64,7 +72,6 @@ void TrainedState::update(float learning_rate, int64_t step, float grad_scale) {
     op.tensors = tensors.data();
     op.tensor_count = static_cast<int32_t>(tensors.size());
     op.step = step;
-    op.grad_scale = grad_scale;
     op.eight_bit = eight_bit;
     ops::adamw(*device_, op);
   }

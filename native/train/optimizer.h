@@ -8,6 +8,7 @@
 #include "model/decoder.h"
 #include "train/plan.h"
 #include "train/trained_tensors.h"
+#include "train/transfer.h"
 
 namespace lowrank {
 
@@ -20,11 +21,14 @@ class TrainedState {
 
   float* gradient(size_t tensor) const { return gradients_[tensor]; }
   void clear_gradients();
-  // The Euclidean norm of all gradients together; not finite when any of them isn't.
-  double gradient_norm() const;
-  // One AdamW step (`step` counts from 1) with every gradient multiplied by `grad_scale`; the
-  // gradients are zero afterwards.
-  void update(float learning_rate, int64_t step, float grad_scale);
+  // Has the device compute the norm of all gradients together. `finite` is device memory: where one
+  // of these values isn't finite, the norm isn't either.
+  void compute_norm(const float* finite, int64_t finite_count);
+  // One AdamW step (`step` counts from 1) with the gradients clipped by the norm that was computed;
+  // they are zero afterwards. Changes nothing when that norm isn't finite.
+  void update(float learning_rate, int64_t step);
+  // Waits for the norm: Euclidean, before clipping; not finite when any gradient isn't.
+  double gradient_norm();
 
  private:
   std::shared_ptr<Device> device_;
@@ -34,6 +38,7 @@ class TrainedState {
   std::vector<int64_t> counts_;
   std::vector<AdamWTensor> tensors_[2];  // f32 states, 8-bit states
   AdamW adamw_;
+  TransferBuffer<double> squared_norm_;
 };
 
 }  // namespace lowrank

@@ -98,13 +98,14 @@ void plan_tensors(const PlanRequest& request, Layout* layout, StepPlan* plan) {
   }
 }
 
-// A device of its own memory runs ahead of the host; to read from others costs nothing.
+// A device of its own memory runs ahead of the host, by so many of the largest micro-batches; to
+// read from others costs nothing.
 constexpr int64_t kResultSets = 16;
 
 void plan_transfer(const StepShape& shape, bool host_memory, Layout* layout,
                    TransferPlan* transfer) {
-  transfer->result_sets = host_memory ? 1 : kResultSets;
-  const auto sets = static_cast<uint64_t>(transfer->result_sets);
+  transfer->results = host_memory ? shape.labels : kResultSets * shape.labels;
+  const auto results = static_cast<uint64_t>(transfer->results);
   const auto tokens = static_cast<uint64_t>(shape.tokens);
   const auto labels = static_cast<uint64_t>(shape.labels);
   transfer->ids = layout->add(kWorkspace, tokens * sizeof(int32_t));
@@ -113,8 +114,9 @@ void plan_transfer(const StepShape& shape, bool host_memory, Layout* layout,
   transfer->rows = layout->add(kWorkspace, labels * sizeof(int32_t));
   transfer->targets = layout->add(kWorkspace, labels * sizeof(int32_t));
   transfer->weights = layout->add(kWorkspace, labels * sizeof(float));
-  transfer->logprob = layout->add(kWorkspace, sets * labels * sizeof(float));
-  transfer->correct = layout->add(kWorkspace, sets * labels);
+  transfer->logprob = layout->add(kWorkspace, results * sizeof(float));
+  transfer->correct = layout->add(kWorkspace, results);
+  transfer->squared_norm = layout->add(kWorkspace, sizeof(double));
 }
 
 uint64_t find_budget(const PlanRequest& request) {

@@ -46,9 +46,10 @@ struct TensorPlan {
 struct TransferPlan {
   uint64_t ids = 0, positions = 0, document_offsets = 0;
   uint64_t rows = 0, targets = 0, weights = 0;
-  // Of this many micro-batches, so that a step needn't wait for the device after each.
-  int64_t result_sets = 1;
+  // Of this many labels, so that a step needn't wait for the device after each micro-batch.
+  int64_t results = 0;
   uint64_t logprob = 0, correct = 0;
+  uint64_t squared_norm = 0;  // one f64 a step
 };
 
 struct StepPlan {

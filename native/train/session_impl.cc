@@ -86,8 +86,8 @@ SessionImpl::SessionImpl(std::shared_ptr<ModelImpl> model, std::shared_ptr<Adapt
   rows_ = {device, at(transfer.rows), labels};
   targets_ = {device, at(transfer.targets), labels};
   weights_ = {device, at(transfer.weights), labels};
-  logprob_ = {device, at(transfer.logprob), transfer.result_sets * labels};
-  correct_ = {device, at(transfer.correct), transfer.result_sets * labels};
+  logprob_ = {device, at(transfer.logprob), transfer.results};
+  correct_ = {device, at(transfer.correct), transfer.results};
 }
 
 void SessionImpl::bind_gradients() {
@@ -126,7 +126,7 @@ DecoderBatch SessionImpl::upload_batch(const MicroBatch& batch, uint64_t dropout
 }
 
 Decoder::HeadInput SessionImpl::upload_labels(const MicroBatch& batch, double scale,
-                                              bool keep_weightless, int64_t set) {
+                                              bool keep_weightless, int64_t first) {
   Decoder::HeadInput input;
   input.count =
       gather_labels(batch, scale, keep_weightless, rows_.host(), targets_.host(), weights_.host());
@@ -136,8 +136,8 @@ Decoder::HeadInput SessionImpl::upload_labels(const MicroBatch& batch, double sc
   input.rows = rows_.device();
   input.targets = targets_.device();
   input.weights = weights_.device();
-  input.logprob = logprob_.device() + set * plan_.shape.labels;
-  input.correct = correct_.device() + set * plan_.shape.labels;
+  input.logprob = logprob_.device() + first;
+  input.correct = correct_.device() + first;
   return input;
 }
 

@@ -3,7 +3,8 @@
 // Losses and gradients are normalised by the label weight of *all* micro-batches of a step, so
 // splitting a step into micro-batches doesn't change what is learnt. Nothing is allocated inside a
 // step. A step that fails or is aborted leaves parameters and optimizer states as they were, and
-// gradients zero.
+// gradients zero: the device itself doesn't update what has no finite norm, so the host waits for
+// it only once, at the end of a step.
 #pragma once
 
 #include <atomic>
@@ -43,18 +44,30 @@ class SessionImpl {
   BatchLimits limits() const;
   void bind_gradients();
 
-  // Sums the gradients of all micro-batches; result.aborted when `abort` came in between.
+  // Results (log-probabilities and correct tokens) that only the device has: of the micro-batches
+  // from `batch` on, one after the other.
+  struct Unread {
+    size_t batch = 0;
+    int64_t labels = 0;
+  };
+
+  // Sums the gradients of all micro-batches; result.aborted when `abort` came in between. The loss
+  // is that of the results which had to make room for others.
   StepResult accumulate(const std::vector<MicroBatch>& batches, int64_t step,
-                        const std::atomic<bool>* abort);
+                        const std::atomic<bool>* abort, Unread* unread);
+  // Waits for the results of the unread micro-batches before `end` and adds them. Throws
+  // Error{kNotFinite} when the loss isn't finite.
+  void read_results(const std::vector<MicroBatch>& batches, size_t end, int64_t step,
+                    Unread* unread, StepResult* result);
   DecoderBatch upload_batch(const MicroBatch& batch, uint64_t dropout_seed);
-  // Uploads the labelled rows; `scale` multiplies their weights, results go to set `set`.
+  // Uploads the labelled rows; `scale` multiplies their weights, results stand from `first` on.
   Decoder::HeadInput upload_labels(const MicroBatch& batch, double scale, bool keep_weightless,
-                                   int64_t set);
-  // Waits for the results of the first `sets` sets.
-  void download_results(int64_t sets);
+                                   int64_t first);
+  // Waits for the first `labels` results.
+  void download_results(int64_t labels);
   // Adds a micro-batch's correct tokens to the result and returns its weighted loss; the labelled
   // rows are the last that were gathered.
-  double loss_of(const MicroBatch& batch, int32_t count, int64_t set, StepResult* result);
+  double loss_of(const MicroBatch& batch, int32_t count, int64_t first, StepResult* result);
   // The input of trained block `layer`; layer == layers is the last block's output.
   void* input_of(int32_t layer) const;
   void forward_backward(const DecoderBatch& batch, const Decoder::HeadInput& input);

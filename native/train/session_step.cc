@@ -45,23 +45,17 @@ class GradientGuard {
   TrainedState* state_;
 };
 
-// As torch.nn.utils.clip_grad_norm_.
-float clip_scale(double norm, double max_norm) {
-  if (!(max_norm > 0) || norm <= max_norm) return 1;
-  return static_cast<float>(max_norm / (norm + 1e-6));
-}
-
 }  // namespace
 
-void SessionImpl::download_results(int64_t sets) {
-  logprob_.download(sets * plan_.shape.labels);
-  correct_.download(sets * plan_.shape.labels);
+void SessionImpl::download_results(int64_t labels) {
+  logprob_.download(labels);
+  correct_.download(labels);
 }
 
-double SessionImpl::loss_of(const MicroBatch& batch, int32_t count, int64_t set,
+double SessionImpl::loss_of(const MicroBatch& batch, int32_t count, int64_t first,
                             StepResult* result) {
-  const float* logprob = logprob_.host() + set * plan_.shape.labels;
-  const uint8_t* correct = correct_.host() + set * plan_.shape.labels;
+  const float* logprob = logprob_.host() + first;
+  const uint8_t* correct = correct_.host() + first;
   double loss = 0;
   for (int32_t i = 0; i < count; ++i) {
     const double weight = batch.weights ? batch.weights[rows_.host()[i] + 1] : 1;
@@ -72,8 +66,22 @@ double SessionImpl::loss_of(const MicroBatch& batch, int32_t count, int64_t set,
   return loss;
 }
 
+void SessionImpl::read_results(const std::vector<MicroBatch>& batches, size_t end, int64_t step,
+                               Unread* unread, StepResult* result) {
+  download_results(unread->labels);
+  int64_t first = 0;
+  for (size_t i = unread->batch; i < end; ++i) {
+    const int32_t count =
+        gather_labels(batches[i], 1, false, rows_.host(), targets_.host(), weights_.host());
+    result->loss += loss_of(batches[i], count, first, result) / result->weight;
+    first += count;
+  }
+  *unread = {end, 0};
+  if (!std::isfinite(result->loss)) not_finite("the loss", step);
+}
+
 StepResult SessionImpl::accumulate(const std::vector<MicroBatch>& batches, int64_t step,
-                                   const std::atomic<bool>* abort) {
+                                   const std::atomic<bool>* abort, Unread* unread) {
   const LabelTotals totals = check_micro_batches(batches, limits());
   if (!(totals.weight > 0))
     throw Error(ErrorCode::kInvalidArgument, "no token carries a label", step_name(step),
@@ -82,27 +90,20 @@ StepResult SessionImpl::accumulate(const std::vector<MicroBatch>& batches, int64
   result.weight = totals.weight;
   result.tokens = totals.tokens;
   result.label_tokens = totals.labels;
-  size_t unread = 0;  // the first micro-batch whose results are on the device only
   for (size_t i = 0; i < batches.size(); ++i) {
     if (is_set(abort)) {
       result.aborted = true;
       return result;
     }
-    const auto set = static_cast<int64_t>(i - unread);
-    const Decoder::HeadInput input = upload_labels(batches[i], 1 / totals.weight, false, set);
+    const Decoder::HeadInput input =
+        upload_labels(batches[i], 1 / totals.weight, false, unread->labels);
     // 0 means no dropout.
     const uint64_t key =
         random_key(options_.seed, RandomUse::kDropout, static_cast<uint64_t>(step), i);
     if (input.count > 0) forward_backward(upload_batch(batches[i], key ? key : 1), input);
-    if (set + 1 < plan_.transfer.result_sets && i + 1 < batches.size()) continue;
-    download_results(set + 1);
-    for (; unread <= i; ++unread) {
-      const int32_t count =
-          gather_labels(batches[unread], 1, false, rows_.host(), targets_.host(), weights_.host());
-      const int64_t from = set - static_cast<int64_t>(i - unread);
-      result.loss += loss_of(batches[unread], count, from, &result) / totals.weight;
-    }
-    if (!std::isfinite(result.loss)) not_finite("the loss", step);
+    unread->labels += input.count;
+    const bool room = unread->labels + plan_.shape.labels <= plan_.transfer.results;
+    if (!room && i + 1 < batches.size()) read_results(batches, i + 1, step, unread, &result);
   }
   return result;
 }
@@ -116,13 +117,16 @@ StepResult SessionImpl::step(const std::vector<MicroBatch>& batches, const StepO
                 step_name(options.step));
   const Clock::time_point start = Clock::now();
   GradientGuard guard(state_.get());
-  StepResult result = accumulate(batches, options.step, abort);
+  Unread unread;
+  StepResult result = accumulate(batches, options.step, abort, &unread);
   if (!result.aborted) {
+    state_->compute_norm(logprob_.device(), unread.labels);
+    state_->update(options.learning_rate, options.step);
+    // The device has seen what is checked here and hasn't updated anything if it is bad.
+    read_results(batches, batches.size(), options.step, &unread, &result);
     result.grad_norm = state_->gradient_norm();
     if (!std::isfinite(result.grad_norm)) not_finite("the gradient", options.step);
     guard.dismiss();
-    state_->update(options.learning_rate, options.step,
-                   clip_scale(result.grad_norm, options_.max_grad_norm));
     updates_ = options.step;
   }
   result.seconds = seconds_since(start);
@@ -147,7 +151,7 @@ StepResult SessionImpl::evaluate(const std::vector<MicroBatch>& batches, float* 
     const Decoder::HeadInput input = upload_labels(batch, 1, per_token != nullptr, 0);
     if (input.count > 0) {
       forward_only(upload_batch(batch, 0), input);
-      download_results(1);
+      download_results(input.count);
       const double loss = loss_of(batch, input.count, 0, &result);
       if (totals.weight > 0) result.loss += loss / totals.weight;
       if (per_token)
@@ -164,7 +168,10 @@ StepResult SessionImpl::gradients(const std::vector<MicroBatch>& batches, int64_
                                   std::map<std::string, std::vector<float>>* out) {
   const Clock::time_point start = Clock::now();
   GradientGuard guard(state_.get());
-  StepResult result = accumulate(batches, step, nullptr);
+  Unread unread;
+  StepResult result = accumulate(batches, step, nullptr, &unread);
+  state_->compute_norm(logprob_.device(), unread.labels);
+  read_results(batches, batches.size(), step, &unread, &result);
   result.grad_norm = state_->gradient_norm();
   for (size_t i = 0; i < tensors_.size(); ++i) {
     std::vector<float>& values = (*out)[tensors_[i].name];

@@ -69,15 +69,19 @@ void read_adamw(OptionsReader& args, KernelCall& call) {
 
 void read_squared_norm(OptionsReader& args, KernelCall& call) {
   const KernelArray* x = call.vector(args, "x", DType::kF32);
-  auto result = std::make_shared<double>(0);
-  call.collect = [&call, result] { call.numbers["result"] = *result; };
+  static_assert(sizeof(double) == sizeof(int64_t));
+  const KernelArray* result = call.scratch(DType::kI64, 1, 1);  // an f64: no array has that type
+  call.collect = [&call, result] {
+    result->buffer.download(&call.numbers["result"], sizeof(double));
+  };
   call.build = [=](const std::shared_ptr<Device>& device) -> KernelCall::Op {
     return [=] {
       const float* const tensor = pointer<float>(x);
       const int64_t count = x->count();
-      ops::squared_norm(
-          *device,
-          {.tensors = &tensor, .counts = &count, .tensor_count = 1, .result = result.get()});
+      ops::squared_norm(*device, {.tensors = &tensor,
+                                  .counts = &count,
+                                  .tensor_count = 1,
+                                  .result = pointer<double>(result)});
     };
   };
 }

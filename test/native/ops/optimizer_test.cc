@@ -7,6 +7,7 @@
 #include "ops/squared_norm.h"
 #include "support/isa_check.h"
 #include "support/test.h"
+#include "support/test_array.h"
 #include "support/tolerance.h"
 
 using namespace lowrank;
@@ -123,9 +124,12 @@ TEST(squared_norm_kernels) {
       vectors[2] = TestVector(device, values);
       tensors[2] = vectors[2].data();
     }
-    double result = -1;
-    ops::squared_norm(*device, {tensors.data(), counts.data(), 6, &result});
-    return result;
+    const TestArray<double> result(device, {-1});
+    ops::squared_norm(*device, {.tensors = tensors.data(),
+                                .counts = counts.data(),
+                                .tensor_count = 6,
+                                .result = result.data()});
+    return result.values()[0];
   };
   check_every_isa("squared_norm", [&](std::shared_ptr<Device> device) {
     const double result = norm(device, 0);

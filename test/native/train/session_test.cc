@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "core/error.h"
 #include "support/test.h"
@@ -326,43 +325,6 @@ TEST(clipping_scales_the_gradient) {
   const auto limit = static_cast<float>(norm / 4);
   CHECK_NEAR(change_with(limit, &clipped_norm), norm / 4, 0.01 * norm);
   CHECK_EQ(clipped_norm, norm);
-}
-
-// The bits, so that NaN equals NaN.
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
-// A value of B turns bad between the first forward and its backward: the first loss is finite, its
-// gradients aren't, and neither is the next loss.
-void check_not_finite(const std::vector<MicroBatch>& batches, const char* text) {
-  const auto model = tiny_model(CountingBackend::open());
-  const auto adapter = tiny_adapter(*model);
-  Session session(model, adapter, session_options());
-  train(session, batches, 2);
-  const std::vector<float> before = adapter_values(*adapter);
-  float* b = adapter->impl()->modules.back().b.as<float>();
-  const float good = b[0];
-  CountingBackend::before_head_loss([&] { b[0] = std::numeric_limits<float>::quiet_NaN(); });
-  CHECK_ERROR(train(session, batches, 1, 3), ErrorCode::kNotFinite, text);
-  CHECK_ERROR(train(session, batches, 1, 3), ErrorCode::kNotFinite, "step 3");
-  CountingBackend::before_head_loss({});
-  b[0] = good;
-  CHECK(same_bits(adapter_values(*adapter), before));
-
-  // What follows is as if the failed steps had never been tried.
-  const std::vector<double> losses = train(session, batches, 2, 3);
-  const auto clean_adapter = tiny_adapter(*model);
-  Session clean(model, clean_adapter, session_options());
-  train(clean, batches, 2);
-  CHECK(train(clean, batches, 2, 3) == losses);
-  CHECK(adapter_values(*clean_adapter) == adapter_values(*adapter));
-}
-
-TEST(a_step_that_is_not_finite_changes_nothing) {
-  const Documents a({20}), b({9}, 2);
-  check_not_finite({a.batch()}, "the gradient is not finite");
-  check_not_finite({a.batch(), b.batch()}, "the loss is not finite");
 }
 
 TEST(abort_between_micro_batches_changes_nothing) {
