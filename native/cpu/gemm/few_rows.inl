@@ -136,25 +136,29 @@ LOWRANK_INLINE I32 load_codes(const uint8_t* codes, bool whole) {
 #endif
 }
 LOWRANK_INLINE F32 lanes_absmax(const Weight& weight, int64_t block, bool whole) {
-  const float absmax = block_absmax(weight, block);
+  const F32 absmax = splat(block_absmax(weight, block));
 #if LOWRANK_VECTOR_BYTES == 64
-  const float next = whole ? block_absmax(weight, block + 1) : 0;
-  return __builtin_shufflevector(splat(absmax), splat(next), 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19,
-                                 20, 21, 22, 23);
+  if (!whole) return absmax;  // the other block's codes are 0, and so is its x
+  const __m128 next = _mm_set_ss(block_absmax(weight, block + 1));
+  return (F32)_mm512_mask_broadcastss_ps((__m512)absmax, 0xff00, next);
 #else
   (void)whole;
-  return splat(absmax);
+  return absmax;
 #endif
 }
 
-// NF4 in whole blocks: a run's codes are multiplied first and scaled once.
-template <int kCount>
-LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, I32 codes, F32 absmax,
-                                   F32 (&sums)[kCount]) {
+// NF4 in whole blocks: a run's codes are multiplied first and scaled once. Shifts share the units
+// of the products and loads don't: with `kReload`, which reads 3 bytes behind the run, every second
+// shift is a load of the same words from the next byte on.
+template <int kCount, bool kReload>
+LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, const uint8_t* codes,
+                                   bool whole, F32 absmax, F32 (&sums)[kCount]) {
   F32 run[2][kCount] = {};
 #pragma GCC unroll 8
   for (int n = 0; n < 8; ++n) {
-    const F32 value = code_values(codes >> (4 * n));
+    const I32 words =
+        kReload ? load_raw<I32>(codes + n / 2) : load_codes(codes, whole) >> (n / 2 * 8);
+    const F32 value = code_values(n % 2 == 0 ? words : words >> 4);
 #pragma GCC unroll 8
     for (int t = 0; t < kCount; ++t)
       run[n % 2][t] =
@@ -163,24 +167,45 @@ LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, I32 codes, F
   for (int t = 0; t < kCount; ++t) sums[t] = fma(run[0][t] + run[1][t], absmax, sums[t]);
 }
 
+// kOutputs rows of the weight from `first` on, side by side: one's end overlaps the other's runs.
+template <int kCount, int kOutputs>
+LOWRANK_INLINE void dot_rows_nf4(const FewRows& rows, const Source& weight, int64_t first,
+                                 float* to) {
+  const Weight& stored = *weight.weight;
+  const auto* bytes = static_cast<const uint8_t*>(weight.data);
+  // Behind a row's last run there is another row, but for the last.
+  const int64_t readable = first + kOutputs < stored.rows ? rows.depth : rows.depth - kCodeRun;
+  F32 sums[kOutputs][kCount] = {};
+  int64_t k = 0;
+  for (; k + kCodeRun <= readable; k += kCodeRun) {
+#pragma GCC unroll 2
+    for (int o = 0; o < kOutputs; ++o) {
+      const int64_t at = (first + o) * weight.stride + k;
+      __builtin_prefetch(bytes + at / 2 + kReadAhead);
+      multiply_codes<kCount, true>(rows, k, bytes + at / 2, true,
+                                   lanes_absmax(stored, at / kNf4Block, true), sums[o]);
+    }
+  }
+  for (; k < rows.depth; k += kCodeRun) {
+    const bool whole = k + kCodeRun <= rows.depth;
+#pragma GCC unroll 2
+    for (int o = 0; o < kOutputs; ++o) {
+      const int64_t at = (first + o) * weight.stride + k;
+      multiply_codes<kCount, false>(rows, k, bytes + at / 2, whole,
+                                    lanes_absmax(stored, at / kNf4Block, whole), sums[o]);
+    }
+  }
+  for (int o = 0; o < kOutputs; ++o)
+    for (int t = 0; t < kCount; ++t) to[t * kFewRowsStrip + o] = reduce_add(sums[o][t]);
+}
+
 template <int kCount>
 void dot_strip_nf4(const FewRows& rows, const Source& weight, int64_t first, int64_t count,
                    float* to) {
-  const int64_t whole = rows.depth / kCodeRun * kCodeRun;
-  for (int64_t o = 0; o < count; ++o) {
-    const int64_t begin = (first + o) * weight.stride;
-    const uint8_t* codes = static_cast<const uint8_t*>(weight.data) + begin / 2;
-    F32 sums[kCount] = {};
-    for (int64_t k = 0; k < whole; k += kCodeRun) {
-      __builtin_prefetch(codes + k / 2 + kReadAhead);
-      multiply_codes(rows, k, load_codes(codes + k / 2, true),
-                     lanes_absmax(*weight.weight, (begin + k) / kNf4Block, true), sums);
-    }
-    if (whole < rows.depth)
-      multiply_codes(rows, whole, load_codes(codes + whole / 2, false),
-                     lanes_absmax(*weight.weight, (begin + whole) / kNf4Block, false), sums);
-    for (int t = 0; t < kCount; ++t) to[t * kFewRowsStrip + o] = reduce_add(sums[t]);
-  }
+  int64_t o = 0;
+  if constexpr (kCount <= 2)
+    for (; o + 2 <= count; o += 2) dot_rows_nf4<kCount, 2>(rows, weight, first + o, to + o);
+  for (; o < count; ++o) dot_rows_nf4<kCount, 1>(rows, weight, first + o, to + o);
 }
 
 // Any other storage: run by run through a buffer.
