@@ -1,4 +1,6 @@
 // Opening and closing a device: its stream, and the fixed memory that no operation allocates.
+#include <cstdlib>
+#include <new>
 #include <stdexcept>
 
 #include "core/dynamic_map.h"
@@ -16,20 +18,36 @@ CudaDevice::CudaDevice(const DeviceOptions& options)
     filled.signed_map = signed_dynamic_map();
     filled.unsigned_map = unsigned_dynamic_map();
     runtime::upload(stream, tables, &filled, sizeof filled);
+    open_cublaslt();
   } catch (...) {
-    for (void* memory : {static_cast<void*>(tables), static_cast<void*>(arguments)})
-      if (memory) runtime::release(stream, memory);
-    if (partials) runtime::release(stream, partials);
-    runtime::close(stream);
+    release_all();
     throw;
   }
 }
 
-CudaDevice::~CudaDevice() {
-  runtime::release(stream, tables);
-  runtime::release(stream, arguments);
-  runtime::release(stream, partials);
+CudaDevice::~CudaDevice() { release_all(); }
+
+void CudaDevice::release_all() noexcept {
+  for (void* memory : {static_cast<void*>(tables), static_cast<void*>(arguments),
+                       static_cast<void*>(partials), blas_workspace})
+    if (memory) runtime::release(stream, memory);
+  blas.reset();  // its work has ended: releasing waits for it
   runtime::close(stream);
+}
+
+// Nothing that is wrong with the library is an error of the device.
+void CudaDevice::open_cublaslt() {
+  constexpr int64_t kLeastExtent = 128;  // a tile of our own kernel; not measured
+  const char* least = std::getenv("LOWRANK_CUBLASLT_MIN");
+  least_library_extent = least && std::atoll(least) > 0 ? std::atoll(least) : kLeastExtent;
+  blas = Cublaslt::open(&blas_note);
+  if (!blas) return;
+  try {
+    blas_workspace = runtime::allocate(stream, Cublaslt::kWorkspaceBytes);
+  } catch (const std::bad_alloc&) {
+    blas.reset();
+    blas_note = "cuBLASLt isn't used: too little device memory is free for its workspace of 32 MiB";
+  }
 }
 
 const void* CudaDevice::stage_bytes(const void* from, size_t bytes) {

@@ -73,7 +73,11 @@ int describe(void* handle, DeviceInfo* info) {
   return on_device(handle, [&](CudaDevice& device) {
     *info = {};
     runtime::describe(device.stream, info);
-    info->fixed_bytes = CudaDevice::fixed_bytes();
+    info->fixed_bytes = device.fixed_bytes();
+    if (device.blas)
+      std::snprintf(info->library, sizeof info->library, "cuBLASLt %s",
+                    device.blas->version().c_str());
+    std::snprintf(info->note, sizeof info->note, "%s", device.blas_note.c_str());
   });
 }
 

@@ -5,9 +5,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <string>
 
+#include "cuda/cublaslt.h"
 #include "cuda/device.cuh"
 #include "cuda/tables.h"
 
@@ -36,6 +38,14 @@ double time(Stream stream, void (*work)(void*), void* argument);
 bool host_memory();
 int processors(Stream stream);
 
+// Where cuBLASLt for such streams is looked for: the environment's variable with a path or "off",
+// else these names.
+struct LibrarySearch {
+  const char* variable;
+  const char* names[2];
+};
+LibrarySearch cublaslt_search();
+
 }  // namespace runtime
 
 // Argument lists of one operation, and partial sums of reductions and of split products.
@@ -48,8 +58,9 @@ struct CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 
-  static constexpr size_t fixed_bytes() {
-    return sizeof(Tables) + kArgumentBytes + kPartials * sizeof(double);
+  size_t fixed_bytes() const {
+    return sizeof(Tables) + kArgumentBytes + kPartials * sizeof(double) +
+           (blas ? Cublaslt::kWorkspaceBytes : 0);
   }
 
   // Copies a list that lies in host memory to where kernels can read it, until the next operation.
@@ -67,7 +78,14 @@ struct CudaDevice {
   size_t staged = 0;
   std::string lost;  // what every call answers once a kernel has faulted; else empty
 
+  std::unique_ptr<Cublaslt> blas;    // null: there is none that can be used,
+  std::string blas_note;             // for this reason
+  void* blas_workspace = nullptr;    // device memory
+  int64_t least_library_extent = 0;  // of m, n and k for a product to go to it
+
  private:
+  void open_cublaslt();
+  void release_all() noexcept;
   const void* stage_bytes(const void* from, size_t bytes);
 };
 

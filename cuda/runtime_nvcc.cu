@@ -183,5 +183,9 @@ double time(Stream stream, void (*work)(void*), void* argument) {
 bool host_memory() { return false; }
 int processors(Stream) { return properties(current_device()).multiProcessorCount; }
 
+LibrarySearch cublaslt_search() {
+  return {"LOWRANK_CUBLASLT", {"libcublasLt.so.13", "libcublasLt.so.12"}};
+}
+
 }  // namespace runtime
 }  // namespace lowrank::cuda

@@ -24,4 +24,5 @@ await main(() => {
   }
   console.log(`${kernels} kernels are compiled for the execution model too. Not run by it:`);
   for (const line of found) console.log(`  cuda/${line}`);
+  console.log('  cuBLASLt itself: test/cuda/cublaslt_stub.cc stands in for it');
 });

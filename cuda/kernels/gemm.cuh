@@ -53,7 +53,6 @@ struct Gemm {
   void* c = nullptr;
   DType c_dtype = DType::kF32;
   int64_t c_stride = 0;
-  const int32_t* scatter = nullptr;  // row i of c goes to row scatter[i]
   bool accumulate = false;
   float scale = 1;
   const float* bias = nullptr;
@@ -139,7 +138,7 @@ LOWRANK_DEVICE inline float result_of(const Gemm& g, int64_t row, int64_t col, i
 // Two neighbours of a row, or only the first of them.
 LOWRANK_DEVICE inline void store_sums(const Gemm& g, int64_t row, int64_t col, float first,
                                       float second, bool both) {
-  const int64_t index = (g.scatter ? g.scatter[row] : row) * g.c_stride + col;
+  const int64_t index = row * g.c_stride + col;
   first = result_of(g, row, col, index, first);
   if (both) second = result_of(g, row, col + 1, index + 1, second);
   if (g.c_dtype == DType::kBF16) {

@@ -57,14 +57,13 @@ LOWRANK_DEVICE inline void copy_operand(OperandTile<kKIsRow>& tile, const Operan
     const int64_t col = (kKIsRow ? row0 : k0) + Tile::chunk_col(c);
     const int64_t count = row >= o.first && row < o.last ? o.values.cols - col : 0;
     if (count >= 8) {
-      const int64_t memory_row = o.gather ? o.gather[row] : row;
-      copy_async(tile.values, Tile::chunk_place(c), data + memory_row * o.stride + col);
+      copy_async(tile.values, Tile::chunk_place(c), data + row * o.stride + col);
       continue;
     }
     LOWRANK_KEEP_LOOP
     for (int i = 0; i < 8; ++i) {
       BF16 value{};
-      if (i < count) value = data[(o.gather ? o.gather[row] : row) * o.stride + col + i];
+      if (i < count) value = data[row * o.stride + col + i];
       tile.values[Tile::chunk_place(c) + static_cast<size_t>(i)] = value;
     }
   }

@@ -1,6 +1,6 @@
 // An operand of a product as it lies in memory, read eight neighbours at a time into f32: any
-// storage type, rows picked by an index list, rows outside a range as zeros, dropout. The branches
-// are the same for all threads of a block.
+// storage type, rows outside a range as zeros, dropout. The branches are the same for all threads
+// of a block.
 #pragma once
 
 #include "core/random.h"
@@ -28,8 +28,7 @@ struct Operand {
   Weight values;  // rows and cols of it give the extent in memory
   int64_t stride = 0;
   bool k_is_row = false;
-  const int32_t* gather = nullptr;  // row i stands in memory row gather[i]
-  int64_t first = 0, last = 0;      // other rows are zeros
+  int64_t first = 0, last = 0;  // other rows are zeros
   float scale = 1;
   Dropout dropout;
 };
@@ -74,8 +73,7 @@ LOWRANK_DEVICE inline void load8(const Operand& o, const Tables& tables, int64_t
     for (float& value : v) value = 0;
     return;
   }
-  const int64_t memory_row = o.gather ? o.gather[row] : row;
-  const int64_t index = memory_row * o.stride + col;
+  const int64_t index = row * o.stride + col;
   if (o.values.storage == Storage::kBF16) {
     load8_floats(static_cast<const BF16*>(o.values.data) + index, count, v);
   } else if (kFloats || o.values.storage == Storage::kF32) {
@@ -83,8 +81,8 @@ LOWRANK_DEVICE inline void load8(const Operand& o, const Tables& tables, int64_t
   } else if (o.values.storage == Storage::kF16) {
     load8_floats(static_cast<const F16*>(o.values.data) + index, count, v);
   } else if (o.values.storage == Storage::kInt8) {
-    load8_int8(static_cast<const int8_t*>(o.values.data) + index, o.values.row_scale[memory_row],
-               count, v);
+    load8_int8(static_cast<const int8_t*>(o.values.data) + index, o.values.row_scale[row], count,
+               v);
   } else {
     load8_nf4(o.values, tables, index, count, v);
   }

@@ -17,7 +17,7 @@ enum class RawKind { kConverted, kNF4, kInt8 };
 // How an operand's chunks are kept; the same for all of them.
 LOWRANK_DEVICE inline RawKind raw_kind(const Operand& o) {
   const bool whole = o.values.cols % 8 == 0 && o.stride == o.values.cols && o.scale == 1 &&
-                     o.dropout.threshold == 0 && !o.gather && aligned(o.values.data, 8);
+                     o.dropout.threshold == 0 && aligned(o.values.data, 8);
   if (whole && o.values.storage == Storage::kNF4) return RawKind::kNF4;
   return whole && o.values.storage == Storage::kInt8 ? RawKind::kInt8 : RawKind::kConverted;
 }

@@ -93,6 +93,8 @@ void run_matrix(CudaDevice& device, const Gemm& gemm) {
 void run_gemm(CudaDevice& device, const Gemm& gemm, DType activation) {
   if (activation != DType::kBF16)
     run_tiles<PlainTile, PlainShared>(device, gemm, gemm_plain_kernel);
+  else if (run_cublaslt(device, gemm))
+    return;
   else if (!gemm.a.k_is_row && !gemm.b.k_is_row)
     run_matrix<false, false>(device, gemm);
   else if (!gemm.a.k_is_row)

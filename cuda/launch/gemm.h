@@ -18,8 +18,11 @@ Dropout dropout_of(const LoraSegment& segment, int64_t cols);
 // Where c goes.
 void set_output(Gemm& gemm, void* data, DType dtype, int64_t stride);
 
-// With matrix instructions where the activations are bf16.
+// With matrix instructions where the activations are bf16, or by cuBLASLt.
 void run_gemm(CudaDevice& device, const Gemm& gemm, DType activation);
+
+// False, and nothing is queued, where the product isn't one for cuBLASLt or there is none.
+bool run_cublaslt(CudaDevice& device, const Gemm& gemm);
 
 // total [cols] += column sums of x.
 void add_column_sums(CudaDevice& device, const Matrix& x, float* total);

@@ -39,22 +39,26 @@ function findings(): Finding[] {
   return [...out, ...cudaFindings(addon)];
 }
 
-/** One finding per GPU, or one that says what CUDA lacks. */
+/** One finding per GPU and one on what they lack, or one that says what CUDA lacks. */
 function cudaFindings(addon: NativeAddon): Finding[] {
   const missing = (text: string): Finding[] => [{ name: 'cuda', ok: false, text }];
   const plugin = addon.listBackends().find((backend) => backend.name === 'cuda');
   if (!plugin?.available) return missing(pluginAdvice(plugin?.message ?? ''));
   const found: Finding[] = [];
+  let lacking = '';
   for (let ordinal = 0; ; ordinal++) {
     const name = `cuda:${ordinal}`;
     try {
       const gpu = addon.describeDevice({ device: name });
       const memory = `${formatBytes(gpu.freeBytes)} of ${formatBytes(gpu.totalBytes)} free`;
-      found.push({ name, ok: true, text: `${gpu.name}: ${gpu.isa}, ${memory}` });
+      const library = gpu.library && `, ${gpu.library}`;
+      found.push({ name, ok: true, text: `${gpu.name}: ${gpu.isa}, ${memory}${library}` });
+      lacking ||= gpu.note;
     } catch (error) {
       // The first one says what is wrong; a later one is beyond the last GPU.
       const { message } = fromNative(error) as Error;
-      return found.length > 0 ? found : missing(`not available: ${message}`);
+      if (found.length === 0) return missing(`not available: ${message}`);
+      return lacking ? [...found, { name: 'cublaslt', ok: false, text: lacking }] : found;
     }
   }
 }

@@ -190,6 +190,10 @@ export interface NativeAddon {
     threads: number;
     totalBytes: number;
     freeBytes: number;
+    // A vendor's library that multiplies too, or ''.
+    library: string;
+    // What is missing and how to get it, or ''.
+    note: string;
   };
   // FLOP per second of f32 or bf16 products, or bytes per second of memory read; measured now.
   measurePeak(device: NativeDeviceOptions, kind: 'f32' | 'bf16' | 'memory'): Promise<number>;

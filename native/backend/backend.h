@@ -411,6 +411,8 @@ struct DeviceInfo {
   uint64_t total_bytes = 0;
   uint64_t free_bytes = 0;
   uint64_t fixed_bytes = 0;  // what the device holds for itself from open() on (packing buffers)
+  char library[64] = {};     // whose products it uses beside its own, with the version; or ""
+  char note[512] = {};       // one sentence on what is missing and how to get it; or ""
 };
 
 // What measure_peak measures, with every worker busy.

@@ -45,6 +45,8 @@ Napi::Value describe_device(const Napi::CallbackInfo& info) {
     object.Set("threads", device.threads);
     object.Set("totalBytes", static_cast<double>(device.total_bytes));
     object.Set("freeBytes", static_cast<double>(device.free_bytes));
+    object.Set("library", device.library);
+    object.Set("note", device.note);
     return object;
   });
 }

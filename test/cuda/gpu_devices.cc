@@ -27,6 +27,12 @@ const SkipUnless gpu([] {
 
 }  // namespace
 
+TEST_LAST(cublaslt_is_there_where_it_is_wanted) {
+  const DeviceInfo info = open_gpu()->info();
+  std::printf("  %s%s\n", info.library, info.note);
+  if (std::getenv("LOWRANK_WANT_CUBLASLT")) CHECK(info.library[0] != '\0');
+}
+
 std::shared_ptr<Device> open_cpu(const std::string& isa, int threads) {
   static std::map<std::pair<std::string, int>, std::shared_ptr<Device>> devices;
   auto& device = devices[{isa, threads}];

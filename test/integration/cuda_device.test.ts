@@ -127,10 +127,10 @@ interface Finding {
   ok: boolean;
   text: string;
 }
+const findings = (env: NodeJS.ProcessEnv = {}) =>
+  JSON.parse(lowrank(['doctor', '--json'], env)) as Finding[];
 const doctor = (env: NodeJS.ProcessEnv = {}) =>
-  (JSON.parse(lowrank(['doctor', '--json'], env)) as Finding[]).filter(({ name }) =>
-    name.startsWith('cuda'),
-  );
+  findings(env).filter(({ name }) => name.startsWith('cuda'));
 
 test('doctor describes each GPU, or says what is missing', () => {
   expect(doctor()).toMatchObject([{ name: 'cuda:0', ok: true }]);
@@ -138,6 +138,23 @@ test('doctor describes each GPU, or says what is missing', () => {
   const missing = doctor({ LOWRANK_PLUGIN_PATH: undefined });
   expect(missing).toMatchObject([{ name: 'cuda', ok: false }]);
   expect(missing[0]!.text).toMatch(/npm install @lowrank\/linux-x64-cuda|Linux on x64 only/);
+});
+
+test('doctor names cuBLASLt, or says in one sentence why it is not used', () => {
+  // What the modelled plug-in takes for the variable LOWRANK_CUBLASLT of the real one.
+  const cublaslt = (path?: string) => {
+    const found = findings({ LOWRANK_CUDA_MODEL_CUBLASLT: path });
+    const sentence = found.find(({ name }) => name === 'cublaslt');
+    return { gpu: found.find(({ name }) => name === 'cuda:0')!, sentence };
+  };
+  const without = cublaslt();
+  expect(without.gpu.text).not.toContain('cuBLASLt');
+  expect(without.sentence).toMatchObject({ ok: false });
+  expect(without.sentence!.text).toMatch(/^cuBLASLt isn't found.*pip install nvidia-cublas/);
+  expect(cublaslt('off').sentence!.text).toContain('turns cuBLASLt off');
+  const found = cublaslt(path.join(pluginFolder, 'libcublaslt_stub.so'));
+  expect(found.gpu.text).toContain('cuBLASLt 13.1.1');
+  expect(found.sentence).toBeUndefined();
 });
 
 test.runIf(process.platform === 'linux' && process.arch === 'x64')(

@@ -34,7 +34,10 @@ Stream open(const DeviceOptions& options) {
     if (grids_left > 0) --grids_left;
     check_fault();
   };
-  return new ModelStream{static_cast<uint64_t>(options.threads)};
+  return new ModelStream{static_cast<uint64_t>(options.threads),
+                         [](const ModelStream* stream, void (*body)(void*), void* argument) {
+                           model::run_grid({1, 1, 1}, 1, 0, stream->seed, body, argument);
+                         }};
 }
 void close(Stream stream) noexcept { delete stream; }
 void use(int) { check_fault(); }
@@ -85,5 +88,10 @@ double time(Stream, void (*work)(void*), void* argument) {
 
 bool host_memory() { return !model::has_device_memory(); }
 int processors(Stream) { return 1; }
+
+// Never the system's cuBLASLt, which knows no such stream: only test/cuda/cublaslt_stub.cc.
+LibrarySearch cublaslt_search() {
+  return {"LOWRANK_CUDA_MODEL_CUBLASLT", {"libcublasLt_stub.so.13", "libcublasLt_stub.so.12"}};
+}
 
 }  // namespace lowrank::cuda::runtime

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "model/machine.h"
+#include "model/stream.h"
 
 #define LOWRANK_KERNEL inline
 #define LOWRANK_DEVICE
@@ -16,10 +17,6 @@
 
 namespace lowrank::cuda {
 
-// Grids run at once, in the order of their launches.
-struct ModelStream {
-  uint64_t seed = 0;
-};
 using Stream = ModelStream*;
 
 inline unsigned thread_index() { return model::here().thread; }

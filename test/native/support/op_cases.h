@@ -84,6 +84,10 @@ inline std::vector<LinearCase> linear_cases() {
       {"long", 300, 48, 31, false, Residual::kNone, false, {{0, 300, 5, 1, 0}}, false, true, true},
       {"deep", 300, 288, 96, false, Residual::kNone, false, {{0, 300, 16, 1, 0}}, true, true, true},
       {"wide", 6, 515, 300, false, Residual::kNone, true, {{0, 6, 33, 1, 0}}, true},
+      // What a vendor's library may multiply as well.
+      {"large", 131, 160, 136, false, Residual::kSeparate, false, {}, false, true, true},
+      {"large, in place", 144, 136, 128, false, Residual::kOutput, false, {}, true, true, true},
+      {"large, f32 output", 129, 128, 136, false, Residual::kNone, true, {}, true},
   };
 }
 
@@ -123,9 +127,11 @@ struct HeadLossCase {
 };
 
 inline std::vector<HeadLossCase> head_loss_cases() {
-  std::vector<int32_t> every, all, many;
+  std::vector<int32_t> every, all, many, most;
   for (int32_t i = 2; i < 399; ++i) many.push_back(i);
   for (int32_t i = 0; i < 90; i += 2) every.push_back(i);
+  for (int32_t i = 0; i < 150; ++i)
+    if (i % 9 != 4) most.push_back(i);
   for (int32_t i = 0; i < 33; ++i) all.push_back(i);
   return {
       {"no label", 4, 16, 20, {}},
@@ -135,6 +141,7 @@ inline std::vector<HeadLossCase> head_loss_cases() {
       {"forward only", 12, 33, 1000, {0, 5, 11}, false, false, true},
       {"large vocabulary", 20, 32, 5003, {1, 2, 3, 10, 19}, true, false},
       {"many rows", 400, 24, 600, many, true, false, true},
+      {"large", 150, 136, 264, most, true, true},
       {"several parts", 6, 40, 8300, {0, 1, 3, 5}, true, false},
       {"weights only", 7, 24, 50, {2, 3}, false, true, true},
   };

@@ -14,14 +14,15 @@ namespace lowrank::test {
 struct Case {
   std::string name;
   std::function<void()> body;
+  bool last = false;
 };
 
 std::vector<Case>& cases();
 void report_failure(const char* file, int line, const std::string& message);
 
 struct Register {
-  Register(const char* name, std::function<void()> body) {
-    cases().push_back({name, std::move(body)});
+  Register(const char* name, std::function<void()> body, bool last = false) {
+    cases().push_back({name, std::move(body), last});
   }
 };
 
@@ -37,6 +38,12 @@ struct SkipUnless {
 #define TEST(name)                                                            \
   static void test_##name();                                                  \
   static const ::lowrank::test::Register register_##name(#name, test_##name); \
+  static void test_##name()
+
+// Runs after all others.
+#define TEST_LAST(name)                                                             \
+  static void test_##name();                                                        \
+  static const ::lowrank::test::Register register_##name(#name, test_##name, true); \
   static void test_##name()
 
 #define CHECK(condition)                                                            \

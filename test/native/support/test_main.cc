@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -32,6 +33,7 @@ int main(int argc, char** argv) {
     std::printf("skipped: %s\n", reason.c_str());
     return kSkipped;
   }
+  std::stable_partition(cases().begin(), cases().end(), [](const Case& c) { return !c.last; });
   int passed = 0, failed = 0;
   for (const Case& test : cases()) {
     if (argc > 1 && !std::strstr(test.name.c_str(), argv[1])) continue;
