@@ -100,15 +100,26 @@ LOWRANK_INLINE void store(BF16* to, F32 value) {
   __builtin_memcpy(to, &bits, sizeof bits);
 }
 
+#if LOWRANK_VECTOR_BYTES == 64
+// {low, high} as 32 bf16, low first.
+LOWRANK_INLINE __m512i round_two(F32 low, F32 high) {
+#ifdef __AVX512BF16__
+  return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+#else
+  return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)to_bf16_bits(low)),
+                            (__m256i)to_bf16_bits(high), 1);
+#endif
+}
+#endif
+
 // Two vectors one after the other.
 LOWRANK_INLINE void store_two(float* to, F32 low, F32 high) {
   store(to, low);
   store(to + kLanes, high);
 }
 LOWRANK_INLINE void store_two(BF16* to, F32 low, F32 high) {
-#ifdef __AVX512BF16__
-  const __m512bh both = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-  __builtin_memcpy(to, &both, sizeof both);
+#if LOWRANK_VECTOR_BYTES == 64
+  _mm512_storeu_si512(to, round_two(low, high));
 #else
   store(to, low);
   store(to + kLanes, high);
@@ -215,55 +226,6 @@ LOWRANK_INLINE F32 min(F32 a, F32 b) { return a < b ? a : b; }
 
 LOWRANK_INLINE F32 abs(F32 x) { return (F32)((U32)x & 0x7fffffffu); }
 
-// e^x within 1 ulp (test/native/cpu/simd_test.cc measures it). Above 88.7228 infinity; below
-// -87.3365, where the result would be subnormal, 0; NaN stays NaN. Cody-Waite reduction x = k ln2 +
-// r, then 1 + r + r^2 q(r) with q a minimax polynomial of degree 4 on |r| <= ln2 / 2
-// (error 4.4e-9).
-LOWRANK_INLINE F32 exp(F32 x) {
-  constexpr float kHighest = 88.8f, kLowest = -87.33654f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const F32 clamped = x > kHighest ? splat(kHighest) : x;
-  const F32 shifted = fma(clamped, splat(0x1.715476p+0f), splat(kRound));
-  const F32 k = shifted - kRound;
-  F32 r = fma(k, splat(-0x1.62e400p-1f), clamped);
-  r = fma(k, splat(-0x1.7f7d1cp-20f), r);
-  F32 q = splat(0x1.6a234ep-10f);
-  q = fma(q, r, splat(0x1.123a6cp-7f));
-  q = fma(q, r, splat(0x1.5558f4p-5f));
-  q = fma(q, r, splat(0x1.555490p-3f));
-  q = fma(q, r, splat(0x1.fffffcp-2f));
-  const F32 p = fma(q, r * r, r) + 1.0f;
-#if LOWRANK_VECTOR_BYTES == 64
-  return x < kLowest ? F32{} : (F32)_mm512_scalef_ps((__m512)p, (__m512)k);
-#else
-  // 2^k in two factors: 2^128 isn't a float.
-  const I32 exponent = (I32)shifted - (I32)splat(kRound);
-  const I32 half = exponent >> 1;
-  const F32 scale1 = (F32)((half + 127) << 23), scale2 = (F32)((exponent - half + 127) << 23);
-  return x < kLowest ? F32{} : p * scale1 * scale2;
-#endif
-}
-
-#if LOWRANK_VECTOR_BYTES == 64
-// 2^x within 3 ulp for x <= 127, in half of exp's time; 0 below -126. NaN stays NaN. 2^x =
-// 2^floor(x) p(x - floor(x)) with p a minimax polynomial of degree 5 on [0, 1] (relative
-// error 7.5e-8).
-LOWRANK_INLINE F32 exp2(F32 x) {
-  const F32 r = (F32)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  F32 p = splat(0x1.ec31e6p-10f);
-  p = fma(p, r, splat(0x1.26902ap-7f));
-  p = fma(p, r, splat(0x1.c9543cp-5f));
-  p = fma(p, r, splat(0x1.ebd5aap-3f));
-  p = fma(p, r, splat(0x1.62e4f6p-1f));
-  p = fma(p, r, splat(0x1.fffffep-1f));
-  const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
-  return (F32)_mm512_maskz_scalef_ps(kept, (__m512)p, (__m512)x);
-}
-#endif
-
-// 1 / (1 + e^-x) within 3 ulp; 0 below -88.73.
-LOWRANK_INLINE F32 sigmoid(F32 x) { return 1.0f / (1.0f + exp(-x)); }
-
 // ---- Reductions: always the same tree, whatever the data
 // -----------------------------------------
 
@@ -307,53 +269,6 @@ LOWRANK_INLINE double reduce_add(F64 x) {
   for (int width = kCount / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   return lanes[0];
-}
-
-// ---- Transposing --------------------------------------------------------------------------------
-
-// In every group of four lanes: a[0] b[0] a[1] b[1], or with kFrom 2 a[2] b[2] a[3] b[3].
-template <int kFrom, int... kLane>
-LOWRANK_INLINE F32 interleaved(F32 a, F32 b, LaneList<kLane...>) {
-  return __builtin_shufflevector(
-      a, b, ((kLane & 1) * kLanes + (kLane & ~3) + (kLane & 3) / 2 + kFrom)...);
-}
-// a[0] a[1] b[0] b[1], or with kFrom 2 a[2] a[3] b[2] b[3].
-template <int kFrom, int... kLane>
-LOWRANK_INLINE F32 joined(F32 a, F32 b, LaneList<kLane...>) {
-  return __builtin_shufflevector(
-      a, b, ((kLane & 2) / 2 * kLanes + (kLane & ~3) + (kLane & 1) + kFrom)...);
-}
-
-// Four values of each of kLanes / 4 rows, `stride` apart, side by side.
-LOWRANK_INLINE F32 load_groups(const float* from, int64_t stride) {
-#if LOWRANK_VECTOR_BYTES == 64
-  __m512 groups = _mm512_castps128_ps512(_mm_loadu_ps(from));
-  groups = _mm512_insertf32x4(groups, _mm_loadu_ps(from + stride), 1);
-  groups = _mm512_insertf32x4(groups, _mm_loadu_ps(from + 2 * stride), 2);
-  return (F32)_mm512_insertf32x4(groups, _mm_loadu_ps(from + 3 * stride), 3);
-#elif LOWRANK_VECTOR_BYTES == 32
-  const __m256 groups = _mm256_castps128_ps256(_mm_loadu_ps(from));
-  return (F32)_mm256_insertf128_ps(groups, _mm_loadu_ps(from + stride), 1);
-#else
-  (void)stride;
-  return load(from);
-#endif
-}
-
-// Columns [0, 4) of kLanes rows that are `stride` apart: lane i of columns[c] is value c of row i.
-// Groups are put together by loads, which leaves the shuffling unit a third of a full transpose.
-LOWRANK_INLINE void load_columns(const float* rows, int64_t stride, F32* columns) {
-  F32 row[4];
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) row[i] = load_groups(rows + i * stride, 4 * stride);
-  const F32 low01 = interleaved<0>(row[0], row[1], AllLanes{});
-  const F32 low23 = interleaved<0>(row[2], row[3], AllLanes{});
-  const F32 high01 = interleaved<2>(row[0], row[1], AllLanes{});
-  const F32 high23 = interleaved<2>(row[2], row[3], AllLanes{});
-  columns[0] = joined<0>(low01, low23, AllLanes{});
-  columns[1] = joined<2>(low01, low23, AllLanes{});
-  columns[2] = joined<0>(high01, high23, AllLanes{});
-  columns[3] = joined<2>(high01, high23, AllLanes{});
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 //   product.inl     packing and blocking for the first cache
 //   product_strips.inl   blocking for both caches
 //   few_rows.inl    products with a handful of rows (generation), without packing
-//   linear.inl head_loss_frozen.inl head_loss.inl   the operations
+//   linear*.inl head_loss*.inl   the operations
 //
 // An output element is always computed by one task, in one order of summation that depends on the
 // shapes alone, so results are the same bits for any number of threads.
@@ -20,6 +20,8 @@
 #include "cpu/cpu_device.h"
 #include "cpu/isa/kernels.h"
 #include "cpu/simd.h"
+#include "cpu/simd_math.h"
+#include "cpu/simd_transpose.h"
 
 namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
 namespace {
@@ -55,6 +57,8 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 #include "cpu/gemm/product_strips.inl"
 #include "cpu/gemm/few_rows.inl"
 #include "cpu/gemm/linear.inl"
+#include "cpu/gemm/linear_forward.inl"
+#include "cpu/gemm/linear_backward.inl"
 #include "cpu/gemm/head_loss_frozen.inl"
 #include "cpu/gemm/head_loss.inl"
 // clang-format on

@@ -36,16 +36,6 @@ LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to) {
   }
 }
 
-// {low, high} as 32 bf16, low first.
-LOWRANK_INLINE __m512i round_two(F32 low, F32 high) {
-#ifdef __AVX512BF16__
-  return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-#else
-  return _mm512_inserti64x4(_mm512_castsi256_si512((__m256i)to_bf16_bits(low)),
-                            (__m256i)to_bf16_bits(high), 1);
-#endif
-}
-
 LOWRANK_INLINE __m512i pair_index(int first) {
   alignas(64) uint16_t index[32];
   for (int i = 0; i < 16; ++i) {

@@ -15,7 +15,7 @@ struct AmxPolicy {
   static constexpr int64_t kHeadRows = 256;    // rows of a head task: a strip is packed for each
 
   // e^x for what is rounded to bf16 or summed, within some ulp of f32.
-  LOWRANK_INLINE static F32 exponential(F32 x) { return exp2(x * 0x1.715476p+0f); }
+  LOWRANK_INLINE static F32 exponential(F32 x) { return exp2(x * kLog2E); }
 
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
     for_each_vector(count, [&](int64_t i, int64_t n) {

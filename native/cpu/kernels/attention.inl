@@ -4,6 +4,7 @@
 #include "cpu/cpu_device.h"
 #include "cpu/isa/kernels.h"
 #include "cpu/simd.h"
+#include "cpu/simd_math.h"
 
 namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
 namespace {

@@ -76,7 +76,7 @@ inline TileForwardScratch tile_forward_scratch(float* memory, int64_t head_dim) 
   return s;
 }
 
-constexpr float kLog2E = 0x1.715476p+0f, kLn2 = 0x1.62e43p-1f;
+constexpr float kLn2 = 0x1.62e43p-1f;
 
 // Scores of `keys` become P for one panel of lanes; `change` becomes the factors of what was summed
 // before, by vectors. `scale` includes log2(e).

@@ -1,5 +1,5 @@
-// The functions of cpu/simd.h over arrays, compiled once per instruction set for simd_test.cc.
-#include "cpu/simd.h"
+// The functions of cpu/simd_math.h over arrays, compiled once per instruction set for simd_test.cc.
+#include "cpu/simd_math.h"
 
 namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
 

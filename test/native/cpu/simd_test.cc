@@ -1,4 +1,4 @@
-// The error of exp, exp2 and sigmoid in cpu/simd.h, measured against f64 over all magnitudes.
+// The error of exp, exp2 and sigmoid in cpu/simd_math.h, measured against f64 over all magnitudes.
 #include <bit>
 #include <cmath>
 #include <cstdint>

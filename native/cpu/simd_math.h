@@ -1,0 +1,61 @@
+// Elementary functions of vectors; local to the unit as cpu/simd.h is.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE {
+namespace {
+
+constexpr float kLog2E = 0x1.715476p+0f;
+
+// e^x within 1 ulp (test/native/cpu/simd_test.cc measures it). Above 88.7228 infinity; below
+// -87.3365, where the result would be subnormal, 0; NaN stays NaN. Cody-Waite reduction x = k ln2 +
+// r, then 1 + r + r^2 q(r) with q a minimax polynomial of degree 4 on |r| <= ln2 / 2
+// (error 4.4e-9).
+LOWRANK_INLINE F32 exp(F32 x) {
+  constexpr float kHighest = 88.8f, kLowest = -87.33654f;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const F32 clamped = x > kHighest ? splat(kHighest) : x;
+  const F32 shifted = fma(clamped, splat(kLog2E), splat(kRound));
+  const F32 k = shifted - kRound;
+  F32 r = fma(k, splat(-0x1.62e400p-1f), clamped);
+  r = fma(k, splat(-0x1.7f7d1cp-20f), r);
+  F32 q = splat(0x1.6a234ep-10f);
+  q = fma(q, r, splat(0x1.123a6cp-7f));
+  q = fma(q, r, splat(0x1.5558f4p-5f));
+  q = fma(q, r, splat(0x1.555490p-3f));
+  q = fma(q, r, splat(0x1.fffffcp-2f));
+  const F32 p = fma(q, r * r, r) + 1.0f;
+#if LOWRANK_VECTOR_BYTES == 64
+  return x < kLowest ? F32{} : (F32)_mm512_scalef_ps((__m512)p, (__m512)k);
+#else
+  // 2^k in two factors: 2^128 isn't a float.
+  const I32 exponent = (I32)shifted - (I32)splat(kRound);
+  const I32 half = exponent >> 1;
+  const F32 scale1 = (F32)((half + 127) << 23), scale2 = (F32)((exponent - half + 127) << 23);
+  return x < kLowest ? F32{} : p * scale1 * scale2;
+#endif
+}
+
+#if LOWRANK_VECTOR_BYTES == 64
+// 2^x within 3 ulp for x <= 127, in half of exp's time; 0 below -126. NaN stays NaN. 2^x =
+// 2^floor(x) p(x - floor(x)) with p a minimax polynomial of degree 5 on [0, 1] (relative
+// error 7.5e-8).
+LOWRANK_INLINE F32 exp2(F32 x) {
+  const F32 r = (F32)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  F32 p = splat(0x1.ec31e6p-10f);
+  p = fma(p, r, splat(0x1.26902ap-7f));
+  p = fma(p, r, splat(0x1.c9543cp-5f));
+  p = fma(p, r, splat(0x1.ebd5aap-3f));
+  p = fma(p, r, splat(0x1.62e4f6p-1f));
+  p = fma(p, r, splat(0x1.fffffep-1f));
+  const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+  return (F32)_mm512_maskz_scalef_ps(kept, (__m512)p, (__m512)x);
+}
+#endif
+
+// 1 / (1 + e^-x) within 3 ulp; 0 below -88.73.
+LOWRANK_INLINE F32 sigmoid(F32 x) { return 1.0f / (1.0f + exp(-x)); }
+
+}  // namespace
+}  // namespace lowrank::cpu::LOWRANK_ISA_NAMESPACE
