@@ -26,6 +26,12 @@ const optionsSchema = z.strictObject({
   trainable: z.boolean().default(false),
   /** Longest position that will be used; default: what the model was made for. */
   maxLength: z.number().int().positive().optional(),
+  /**
+   * CPU: weights that keep the file's type are copied to memory, which is read faster, if half of
+   * what is free holds the model. Without it they stay in the mapped file, whose memory processes
+   * share.
+   */
+  copyWeights: z.boolean().default(true),
   /** "cpu", "cuda" (the first GPU), "cuda:N", or "auto": CUDA where it can be used, else the CPU. */
   device: z.string().default('auto'),
   /** CPU: default one per physical core. Results don't depend on it. */
@@ -134,10 +140,10 @@ function nativeOptions(options: ModelOptions): {
   model: NativeModelOptions;
 } {
   const parsed = parseOptions(optionsSchema, options, 'model');
-  const { device, threads, isa, dtype, quantization, trainable, maxLength } = parsed;
+  const { device, threads, isa, dtype, quantization, trainable, maxLength, copyWeights } = parsed;
   return {
     device: { device, threads, isa },
-    model: { compute: dtype, quantization, trainable, maxLength },
+    model: { compute: dtype, quantization, trainable, maxLength, copyWeights },
   };
 }
 

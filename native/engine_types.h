@@ -24,6 +24,10 @@ struct ModelOptions {
   bool trainable = false;
   // Longest position that will be used; 0 = the model's max_position_embeddings.
   int32_t max_length = 0;
+  // Weights that keep the file's type are copied to memory of large pages, which is read faster, if
+  // half of what is free holds the model. Else, and by default, they stay in the mapped file, whose
+  // memory processes share.
+  bool copy_weights = false;
 };
 
 struct ModelInfo {

@@ -98,6 +98,7 @@ typedef struct lowrank_model_options {
   int32_t quantization; /* lowrank_quantization */
   int32_t trainable;    /* 1: every weight gets an f32 copy that can be trained */
   int32_t max_length;   /* longest text; 0 = what the model was made for */
+  int32_t copy_weights; /* 1: not read from the mapped file, where memory allows; faster */
 } lowrank_model_options;
 
 typedef struct lowrank_model_info {

@@ -19,6 +19,7 @@ const device = {
 const model = await addon.loadModel(device, options.model, {
   ...nativeModelOptions({ dtype: options.dtype, method: options.method, doubleQuant: false }),
   maxLength: options.seq,
+  copyWeights: options.copyWeights ?? true,
 });
 const adapter = options.method === 'full' ? null : await model.loadAdapter(options.adapter);
 const size = options.batch * options.seq;

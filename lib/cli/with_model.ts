@@ -34,7 +34,8 @@ export async function withModel(
   const { signal } = stop;
   const { device, threads, isa, dtype, quantization } = options;
   try {
-    const load = { device, threads, isa, dtype, quantization, signal };
+    // A command that ends soon would spend more on copying than it gains.
+    const load = { device, threads, isa, dtype, quantization, copyWeights: false, signal };
     const model = await Model.load(options.model, load);
     try {
       const adapter =

@@ -18,6 +18,7 @@ export interface NativeModelOptions {
   quantization: NativeQuantization;
   trainable: boolean;
   maxLength?: number;
+  copyWeights?: boolean;
 }
 
 export interface NativeModelInfo {

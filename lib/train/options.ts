@@ -115,6 +115,10 @@ export const commandShape = {
   method: z.enum(['lora', 'qlora', 'full']).default('lora').describe('what is trained'),
   dtype: z.enum(['f32', 'bf16']).default('bf16').describe('type of activations'),
   doubleQuant: z.boolean().default(true).describe('qlora: quantize the quantization constants too'),
+  copyWeights: z
+    .boolean()
+    .default(true)
+    .describe('CPU: copy weights to memory, where they fit, instead of mapping their file'),
   loraR: count().default(16).describe('rank'),
   loraAlpha: z.number().positive().default(32).describe('scale: alpha / r'),
   loraDropout: z.number().min(0).lt(1).default(0).describe('dropout on the adapter input'),

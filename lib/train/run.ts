@@ -34,6 +34,7 @@ export async function* runTraining(
     dtype: options.dtype,
     quantization: options.method === 'qlora' ? nf4 : 'none',
     trainable: options.method === 'full',
+    copyWeights: options.copyWeights,
     device: options.device,
     threads: options.threads,
     isa: options.isa,

@@ -10,8 +10,8 @@ constexpr const char* kAllLinear[] = {"all-linear"};
 
 const lowrank_device_options kDeviceDefaults = {sizeof(lowrank_device_options), "auto", nullptr, 0,
                                                 0};
-const lowrank_model_options kModelDefaults = {sizeof(lowrank_model_options), LOWRANK_F32,
-                                              LOWRANK_QUANTIZATION_NONE, 0, 0};
+const lowrank_model_options kModelDefaults = {
+    sizeof(lowrank_model_options), LOWRANK_F32, LOWRANK_QUANTIZATION_NONE, 0, 0, 0};
 
 lowrank_lora_options lora_defaults() {
   lowrank_lora_options options = {};
@@ -72,6 +72,7 @@ ModelOptions model_options(const lowrank_model_options* given) {
   options.quantization = static_cast<Quantization>(from.quantization);
   options.trainable = from.trainable != 0;
   options.max_length = from.max_length;
+  options.copy_weights = from.copy_weights != 0;
   return options;
 }
 

@@ -118,8 +118,8 @@ void check_tied(const ShardedTensors& tensors, const ModelConfig& config) {
 
 class Loader {
  public:
-  Loader(std::shared_ptr<ModelImpl> model, const ShardedTensors& tensors)
-      : model_(std::move(model)), tensors_(tensors) {
+  Loader(std::shared_ptr<ModelImpl> model, const ShardedTensors& tensors, bool copies)
+      : model_(std::move(model)), tensors_(tensors), copies_(copies) {
     check_tied(tensors_, model_->config);
   }
 
@@ -143,7 +143,7 @@ class Loader {
       place_vector(model_->device, source, named.vector);
       return tensor.bytes;
     }
-    const Placement placement = placement_of(model_->options, info, Placement::kMap);
+    const Placement placement = placement_of(model_->options, info, unquantized(info));
     place_matrix(model_->device, source, shape[0], shape[1], placement, model_->nested_code,
                  named.matrix);
     if (named.matrix->view.data != tensor.data) entry.file->drop(tensor);
@@ -156,6 +156,13 @@ class Loader {
   }
 
  private:
+  // An embedding that isn't the head too is only looked up, a few rows at a time.
+  Placement unquantized(const ParameterInfo& info) const {
+    const bool looked_up =
+        info.place.kind == ParameterPlace::Kind::kEmbedding && !model_->config.tied_embeddings;
+    return copies_ && !looked_up ? Placement::kUpload : Placement::kMap;
+  }
+
   void load_prequantized(const ModelImpl::Named& named, const std::vector<int64_t>& shape,
                          const std::string& where) {
     if (model_->options.trainable)
@@ -170,6 +177,7 @@ class Loader {
 
   std::shared_ptr<ModelImpl> model_;
   const ShardedTensors& tensors_;
+  const bool copies_;
   std::set<std::string> used_;
 };
 
@@ -243,7 +251,9 @@ std::shared_ptr<ModelImpl> load_model(std::shared_ptr<Device> device, const std:
   int64_t total = 0, done = 0;
   for (const ParameterInfo& info : infos)
     total += static_cast<int64_t>(find_tensor(tensors, model->config, info.name).tensor->bytes);
-  Loader loader(model, tensors);
+  const bool copies =
+      options.copy_weights && static_cast<uint64_t>(total) <= model->device->info().free_bytes / 2;
+  Loader loader(model, tensors, copies);
   for (size_t i = 0; i < infos.size(); ++i) {
     if (abort && abort->load(std::memory_order_relaxed))
       throw Error(ErrorCode::kAborted, "loading was aborted", folder);

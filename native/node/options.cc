@@ -52,6 +52,7 @@ ModelOptions read_model_options(OptionsReader options) {
   if (options.has("maxLength")) {
     result.max_length = static_cast<int32_t>(options.integer("maxLength", 0, kMaxInt32));
   }
+  if (options.has("copyWeights")) result.copy_weights = options.boolean("copyWeights");
   options.finish();
   return result;
 }

@@ -63,7 +63,7 @@ describe('surface of the addon', () => {
     ).rejects.toMatchObject({
       code: 'ERR_LOWRANK_INVALID_ARGUMENT',
       message: '"colour" is not an option',
-      hint: 'known: compute, quantization, trainable, maxLength',
+      hint: 'known: compute, quantization, trainable, maxLength, copyWeights',
     });
   });
 });

@@ -61,6 +61,23 @@ TEST(save_and_load_keep_every_bit) {
   }
 }
 
+TEST(copies_of_weights_keep_every_bit) {
+  const TemporaryFolder folder;
+  ModelOptions options;
+  options.copy_weights = true;
+  for (const bool tied : {false, true}) {
+    const auto made = create_model(cpu(), tiny_config("bfloat16", tied), {}, 3);
+    const std::string path = folder / (tied ? "tied" : "untied");
+    save_model(*made, path, DType::kBF16);
+    const auto loaded = load(path, options);
+    for (const ModelImpl::Named& named : made->parameters())
+      CHECK(values_of(*made, named.name) == values_of(*loaded, named.name));
+    CHECK_EQ(loaded->layers[1].linear[0].data.bytes(), size_t{64 * 64 * 2});
+    // Products read the embedding where it is the head too.
+    CHECK_EQ(loaded->embedding.data.bytes(), size_t{tied ? 37 * 64 * 2 : 0});
+  }
+}
+
 TEST(save_converts_and_names_the_type) {
   const TemporaryFolder folder;
   const auto made = create_model(cpu(), tiny_config(), {}, 3);
