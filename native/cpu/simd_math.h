@@ -37,22 +37,44 @@ LOWRANK_INLINE F32 exp(F32 x) {
 #endif
 }
 
+// The largest integer that isn't above x.
+LOWRANK_INLINE F32 floor(F32 x) {
 #if LOWRANK_VECTOR_BYTES == 64
+  return (F32)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+#elif LOWRANK_VECTOR_BYTES == 32
+  return (F32)_mm256_floor_ps((__m256)x);
+#else
+  return (F32)vrndmq_f32((float32x4_t)x);
+#endif
+}
+
 // 2^x within 3 ulp for x <= 127, in half of exp's time; 0 below -126. NaN stays NaN. 2^x =
 // 2^floor(x) p(x - floor(x)) with p a minimax polynomial of degree 5 on [0, 1] (relative
 // error 7.5e-8).
 LOWRANK_INLINE F32 exp2(F32 x) {
+#if LOWRANK_VECTOR_BYTES == 64
   const F32 r = (F32)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+#else
+  const F32 whole = floor(x), r = x - whole;
+#endif
   F32 p = splat(0x1.ec31e6p-10f);
   p = fma(p, r, splat(0x1.26902ap-7f));
   p = fma(p, r, splat(0x1.c9543cp-5f));
   p = fma(p, r, splat(0x1.ebd5aap-3f));
   p = fma(p, r, splat(0x1.62e4f6p-1f));
   p = fma(p, r, splat(0x1.fffffep-1f));
+#if LOWRANK_VECTOR_BYTES == 64
   const __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
   return (F32)_mm512_maskz_scalef_ps(kept, (__m512)p, (__m512)x);
-}
+#else
+  const I32 scaled = (I32)p + (__builtin_convertvector(whole, I32) << 23);
+  return x < -126.0f ? F32{} : (F32)scaled;
 #endif
+}
+
+// e^x for the weights of a softmax, x <= 88: the rounding of x log2(e) adds |x| ulp to exp2's
+// error, where the weight is e^x of the largest.
+LOWRANK_INLINE F32 softmax_exp(F32 x) { return exp2(x * kLog2E); }
 
 // 1 / (1 + e^-x) within 3 ulp; 0 below -88.73.
 LOWRANK_INLINE F32 sigmoid(F32 x) { return 1.0f / (1.0f + exp(-x)); }

@@ -122,8 +122,8 @@ void exponentiate(const HeadLoss& op, int64_t index, int64_t first_word,
   F32 sum0{}, sum1{};
   for (int64_t word = 0; word < count; word += P::kCols) {
     const float* at = logits.at(row, word);
-    const F32 low = P::exponential(load(at) - reference);
-    const F32 high = P::exponential(load(at + kLanes) - reference);
+    const F32 low = softmax_exp(load(at) - reference);
+    const F32 high = softmax_exp(load(at + kLanes) - reference);
     sum0 += low;
     sum1 += high;
     if (gradient) P::put_left(probabilities, padded, row, word, low, high);

@@ -14,9 +14,6 @@ struct AmxPolicy {
   static constexpr int64_t kPackCols = 64;     // a strip's left rows cost so many columns more
   static constexpr int64_t kHeadRows = 256;    // rows of a head task: a strip is packed for each
 
-  // e^x for what is rounded to bf16 or summed, within some ulp of f32.
-  LOWRANK_INLINE static F32 exponential(F32 x) { return exp2(x * kLog2E); }
-
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
     for_each_vector(count, [&](int64_t i, int64_t n) {
       store_n(reinterpret_cast<BF16*>(to) + i, load_n(from + i, n), n);

@@ -34,8 +34,6 @@ struct F32Policy {
   // A panel's edge costs only the rows and vectors that it needs, in these steps.
   static constexpr int kRowStep = kRows == 6 ? 2 : 4;
 
-  LOWRANK_INLINE static F32 exponential(F32 x) { return exp(x); }
-
   LOWRANK_INLINE static bool is_plain(const Source& source) {
     return source.element == Element::kF32 && !source.rows && !source.dropout &&
            source.scale == 1 && source.zero_before == 0;

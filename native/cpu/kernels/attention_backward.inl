@@ -48,7 +48,7 @@ inline void softmax_backward_lanes(float* p, float* d_s, int64_t begin, int64_t 
   const F32 lse = load(s.lse + lane), delta = load(s.delta + lane);
   const F32 low = load(s.low + lane), high = load(s.high + lane);
   for (int64_t j = begin; j < end; ++j) {
-    F32 value = exp(load(p + j * kWidth) - lse);
+    F32 value = softmax_exp(load(p + j * kWidth) - lse);
     if (edge) {
       const F32 key = splat(static_cast<float>(j));
       value = key < high ? value : F32{};

@@ -56,11 +56,11 @@ inline void softmax_lanes(float* scores, int64_t begin, int64_t end, bool edge, 
   } else {
     for (int64_t j = begin; j < end; ++j) largest = max(largest, load(scores + j * kWidth));
   }
-  const F32 change = exp(old_max - largest);
+  const F32 change = softmax_exp(old_max - largest);
   F32 sum = load(running_sum) * change;
   for (int64_t j = begin; j < end; ++j) {
     const F32 score = load(scores + j * kWidth);
-    F32 p = exp(score - largest);
+    F32 p = softmax_exp(score - largest);
     // A lane that has seen no key yet has its maximum at kMasked too.
     if (edge) p = score > kMasked ? p : F32{};
     store(scores + j * kWidth, p);

@@ -8,12 +8,10 @@ void probe_exp(const float* from, float* to, int64_t count) {
                   [&](int64_t i, int64_t n) { store_n(to + i, exp(load_n(from + i, n)), n); });
 }
 
-#if LOWRANK_VECTOR_BYTES == 64
 void probe_exp2(const float* from, float* to, int64_t count) {
   for_each_vector(count,
                   [&](int64_t i, int64_t n) { store_n(to + i, exp2(load_n(from + i, n)), n); });
 }
-#endif
 
 void probe_sigmoid(const float* from, float* to, int64_t count) {
   for_each_vector(count,

@@ -14,6 +14,7 @@ using Probe = void (*)(const float*, float*, int64_t);
 namespace lowrank::cpu {
 namespace avx2 {
 void probe_exp(const float* from, float* to, int64_t count);
+void probe_exp2(const float* from, float* to, int64_t count);
 void probe_sigmoid(const float* from, float* to, int64_t count);
 }  // namespace avx2
 namespace avx512 {
@@ -23,6 +24,7 @@ void probe_sigmoid(const float* from, float* to, int64_t count);
 }  // namespace avx512
 namespace neon {
 void probe_exp(const float* from, float* to, int64_t count);
+void probe_exp2(const float* from, float* to, int64_t count);
 void probe_sigmoid(const float* from, float* to, int64_t count);
 }  // namespace neon
 }  // namespace lowrank::cpu
@@ -33,16 +35,19 @@ namespace {
 
 struct Probes {
   cpu::Isa isa;
-  Probe exp, sigmoid;
+  Probe exp, exp2, sigmoid;
 };
 
 std::vector<Probes> available_probes() {
   std::vector<Probes> all;
 #if defined(__x86_64__)
-  all.push_back({cpu::Isa::kAvx2, cpu::avx2::probe_exp, cpu::avx2::probe_sigmoid});
-  all.push_back({cpu::Isa::kAvx512, cpu::avx512::probe_exp, cpu::avx512::probe_sigmoid});
+  all.push_back(
+      {cpu::Isa::kAvx2, cpu::avx2::probe_exp, cpu::avx2::probe_exp2, cpu::avx2::probe_sigmoid});
+  all.push_back({cpu::Isa::kAvx512, cpu::avx512::probe_exp, cpu::avx512::probe_exp2,
+                 cpu::avx512::probe_sigmoid});
 #elif defined(__aarch64__)
-  all.push_back({cpu::Isa::kNeon, cpu::neon::probe_exp, cpu::neon::probe_sigmoid});
+  all.push_back(
+      {cpu::Isa::kNeon, cpu::neon::probe_exp, cpu::neon::probe_exp2, cpu::neon::probe_sigmoid});
 #endif
   std::erase_if(all, [](const Probes& probes) { return !cpu::isa_available(probes.isa); });
   return all;
@@ -101,21 +106,20 @@ TEST(exp_at_the_edges) {
   }
 }
 
-#if defined(__x86_64__)
 TEST(exp2_is_within_three_ulp) {
-  if (!cpu::isa_available(cpu::Isa::kAvx512)) return;
-  const double error = largest_error(cpu::avx512::probe_exp2, samples(-125.99f, 127.0f),
-                                     [](double x) { return std::exp2(x); });
-  std::printf("exp2: %.3f ulp\n", error);
-  CHECK(error <= 3);
-  const float inputs[] = {-126.5f, -1e30f, -std::numeric_limits<float>::infinity(), NAN, 3.0f};
-  float results[5];
-  cpu::avx512::probe_exp2(inputs, results, 5);
-  for (int i = 0; i < 3; ++i) CHECK_EQ(results[i], 0.0f);
-  CHECK(std::isnan(results[3]));
-  CHECK(std::abs(results[4] - 8.0f) <= 3 * 9.6e-7f);
+  const auto inputs = samples(-125.99f, 127.0f);
+  for (const Probes& probes : available_probes()) {
+    const double error = largest_error(probes.exp2, inputs, [](double x) { return std::exp2(x); });
+    std::printf("exp2 %s: %.3f ulp\n", cpu::isa_name(probes.isa), error);
+    CHECK(error <= 3);
+    const float edges[] = {-126.5f, -1e30f, -std::numeric_limits<float>::infinity(), NAN, 3.0f};
+    float results[5];
+    probes.exp2(edges, results, 5);
+    for (int i = 0; i < 3; ++i) CHECK_EQ(results[i], 0.0f);
+    CHECK(std::isnan(results[3]));
+    CHECK(std::abs(results[4] - 8.0f) <= 3 * 9.6e-7f);
+  }
 }
-#endif
 
 TEST(sigmoid_is_within_three_ulp) {
   const auto inputs = samples(-87.3f, 100.0f);
