@@ -74,7 +74,7 @@ TEST(copies_of_weights_keep_every_bit) {
       CHECK(values_of(*made, named.name) == values_of(*loaded, named.name));
     CHECK_EQ(loaded->layers[1].linear[0].data.bytes(), size_t{64 * 64 * 2});
     // Products read the embedding where it is the head too.
-    CHECK_EQ(loaded->embedding.data.bytes(), size_t{tied ? 37 * 64 * 2 : 0});
+    CHECK_EQ(loaded->embedding.data.bytes(), size_t{tied ? 37u * 64 * 2 : 0u});
   }
 }
 
