@@ -37,25 +37,16 @@ LOWRANK_INLINE F32 exp(F32 x) {
 #endif
 }
 
-// The largest integer that isn't above x.
-LOWRANK_INLINE F32 floor(F32 x) {
-#if LOWRANK_VECTOR_BYTES == 64
-  return (F32)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-#elif LOWRANK_VECTOR_BYTES == 32
-  return (F32)_mm256_floor_ps((__m256)x);
-#else
-  return (F32)vrndmq_f32((float32x4_t)x);
-#endif
-}
-
 // 2^x within 3 ulp for x <= 127, in half of exp's time; 0 below -126. NaN stays NaN. 2^x =
 // 2^floor(x) p(x - floor(x)) with p a minimax polynomial of degree 5 on [0, 1] (relative
 // error 7.5e-8).
 LOWRANK_INLINE F32 exp2(F32 x) {
 #if LOWRANK_VECTOR_BYTES == 64
   const F32 r = (F32)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+#elif LOWRANK_VECTOR_BYTES == 32
+  const F32 whole = (F32)_mm256_floor_ps((__m256)x), r = x - whole;
 #else
-  const F32 whole = floor(x), r = x - whole;
+  const F32 whole = (F32)vrndmq_f32((float32x4_t)x), r = x - whole;
 #endif
   F32 p = splat(0x1.ec31e6p-10f);
   p = fma(p, r, splat(0x1.26902ap-7f));
