@@ -15,9 +15,13 @@ size_t plan_bytes(int64_t query_tokens) {
 
 int64_t partial_stride(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
+// Of all heads' gradients of k or v, for one part of the queries.
 size_t partial_bytes(int64_t key_tokens, int32_t heads, int32_t head_dim) {
   return static_cast<size_t>(key_tokens * heads * partial_stride(head_dim)) * sizeof(float);
 }
+
+constexpr int64_t kBackwardTasks = 16;
+constexpr size_t kMorePartsBytes = size_t{16} << 20;  // what parts beyond the first may take
 
 // Query-key pairs of a block, ignoring the bevel of its first and last tile.
 int64_t block_cost(const AttentionForward& op, const QueryBlock& block) {
@@ -29,6 +33,13 @@ int64_t block_cost(const AttentionForward& op, const QueryBlock& block) {
 }
 
 }  // namespace
+
+int64_t backward_parts(int64_t key_tokens, int32_t heads, int32_t head_dim, int32_t documents) {
+  const int64_t tasks = std::max<int64_t>(1, int64_t{heads} * documents);
+  const auto fitting = static_cast<int64_t>(
+      kMorePartsBytes / std::max<size_t>(1, 2 * partial_bytes(key_tokens, heads, head_dim)));
+  return std::min({(kBackwardTasks + tasks - 1) / tasks, kMostParts, 1 + fitting});
+}
 
 int64_t forward_block_rows(int32_t heads, int32_t kv_heads) {
   const int64_t group = heads / kv_heads;
@@ -57,15 +68,21 @@ AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, in
   AttentionWorkspace parts;
   parts.blocks = reinterpret_cast<QueryBlock*>(bytes);
   parts.partial_stride = partial_stride(head_dim);
-  parts.d_k = reinterpret_cast<float*>(bytes + plan_bytes(query_tokens));
-  parts.d_v = reinterpret_cast<float*>(bytes + plan_bytes(query_tokens) +
-                                       partial_bytes(key_tokens, heads, head_dim));
+  bytes += plan_bytes(query_tokens);
+  const size_t gradients = static_cast<size_t>(backward_parts(key_tokens, heads, head_dim, 1)) *
+                           partial_bytes(key_tokens, heads, head_dim);
+  parts.d_k = reinterpret_cast<float*>(bytes);
+  parts.d_v = reinterpret_cast<float*>(bytes + gradients);
+  parts.end = bytes + 2 * gradients;
   return parts;
 }
 
 size_t attention_workspace_bytes(const CpuDevice&, const AttentionShape& shape) {
   size_t bytes = plan_bytes(shape.query_tokens);
-  if (shape.backward) bytes += 2 * partial_bytes(shape.key_tokens, shape.heads, shape.head_dim);
+  if (shape.backward)
+    bytes += 2 *
+             static_cast<size_t>(backward_parts(shape.key_tokens, shape.heads, shape.head_dim, 1)) *
+             partial_bytes(shape.key_tokens, shape.heads, shape.head_dim);
   return bytes;
 }
 

@@ -10,6 +10,29 @@ struct Epilogue {
   bool accumulate = false;
   const int32_t* rows = nullptr;  // output row i goes to row rows[i]
   const Source* mask = nullptr;   // dropout of the output's elements
+
+  // Whether sums that begin with begin_at() can be stored in the output as they are.
+  bool is_plain() const {
+    return dtype == DType::kF32 && col_stride == 1 && !bias && !rows && !mask &&
+           !(residual && accumulate);
+  }
+  LOWRANK_INLINE float* out_at(int64_t row, int64_t col) const {
+    return static_cast<float*>(out) + row * row_stride + col;
+  }
+  LOWRANK_INLINE const float* begin_at(int64_t row, int64_t col, int64_t* stride) const {
+    *stride = residual ? residual->stride : row_stride;
+    if (residual) return static_cast<const float*>(residual->data) + row * *stride + col;
+    return accumulate ? out_at(row, col) : nullptr;
+  }
+  // The lines that the sums of some rows and columns will go to.
+  LOWRANK_INLINE void expect(int64_t row, int64_t col, int64_t count, int64_t columns,
+                             Ahead& ahead) const {
+    if (rows || col_stride != 1) return;
+    const int64_t size = dtype == DType::kBF16 ? 2 : 4;
+    const char* at = static_cast<const char*>(out) + (row * row_stride + col) * size;
+    for (int64_t byte = 0; byte < columns * size; byte += 64)
+      ahead.add(at + byte, row_stride * size, count);
+  }
 };
 
 template <typename T>

@@ -2,7 +2,9 @@
 // blocked product over operands of any storage type, and the linear layer and the head made of it.
 //
 //   source.inl      reading a run of elements of any storage type as f32
-//   policy_f32.inl  panels and micro-kernel of the f32 units (fused multiply-add)
+//   ahead.inl       asking for memory ahead of its use
+//   tile_f32.inl    the product of one tile on the f32 units
+//   policy_f32.inl  the policy over them
 //   tiles_amx.inl   the tile instructions; tests put a scalar model in their place
 //   panels_amx.inl  bf16 panels and their product, for these products and attention
 //   policy_amx.inl  the policy over them
@@ -42,6 +44,8 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 // Each file needs those before it.
 // clang-format off
 #include "cpu/gemm/source.inl"
+#include "cpu/gemm/ahead.inl"
+#include "cpu/gemm/tile_f32.inl"
 #include "cpu/gemm/policy_f32.inl"
 #ifdef LOWRANK_AMX
 #ifdef LOWRANK_AMX_EMULATED

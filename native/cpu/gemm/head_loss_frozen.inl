@@ -148,13 +148,23 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
   for (int64_t i = 0; i < rows; ++i) sums[i] = {};
   if (gradient)
     for (int64_t i = 0; i < panel_rows * cut.padded_hidden; ++i) gradient[i] = 0;
+  const Operand weight{source_of(op.weight), true};
+  const int64_t step = depth_block(hidden, P::kDepthBlock);
+  // The weight's part for one product of logits, if there is one.
+  const auto upcoming_part = [&](int64_t at_word, int64_t k0) {
+    Upcoming upcoming;
+    if (at_word < word_end && k0 < hidden)
+      upcoming.add(weight.source, at_word, smaller(kHeadStrip, word_end - at_word), k0,
+                   smaller(step, hidden - k0));
+    return upcoming;
+  };
   for (; word < word_end; word += kHeadStrip) {
     const int64_t count = smaller(kHeadStrip, word_end - word);
-    const int64_t step = depth_block(hidden, P::kDepthBlock);
     for (int64_t k0 = 0; k0 < hidden; k0 += step) {
       const Piece<P> piece{&term, k0, smaller(step, hidden - k0), right};
-      P::pack_right({source_of(op.weight), true}, word, count, k0, piece.depth, right);
-      multiply_pieces(&piece, 1, first_row, rows, 0, count, logits, k0 == 0, nullptr, 0);
+      P::pack_right(weight, word, count, k0, piece.depth, right);
+      multiply_pieces<P>(&piece, 1, first_row, rows, 0, count, logits, k0 == 0, nullptr, false, 0,
+                         upcoming_part(word, k0 + step));
     }
     const StripLogits<P> strip{logits, panel_rows, count};
     for (int64_t i = 0; i < rows; ++i)
@@ -162,6 +172,10 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
                    probabilities);
     if (!gradient) continue;
     const int64_t padded = padded_depth<P>(count);
+    Upcoming upcoming = upcoming_part(word + kHeadStrip, 0);
+    const int64_t lines =
+        P::kStrips ? 0 : upcoming.lines_per_tile(panel_rows / P::kRows * (cut.padded_hidden / P::kCols));
+    Ahead ahead;
     for (int64_t h = 0; h < hidden; h += kColBlock) {
       const int64_t cols = smaller(kColBlock, hidden - h);
       P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
@@ -170,8 +184,10 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
           const typename P::Factors factors{probabilities + r * padded, padded, right + c * padded,
                                             P::kCols, padded};
           float* to = gradient + sums_at<P>(r, h + c, cut.padded_hidden);
+          ahead.count = 0;
+          upcoming.give(ahead, lines);
           P::template multiply<false>(&factors, 1, rows - r, cols - c, to, P::kCols, to, P::kCols,
-                                      [] {});
+                                      ahead);
         }
     }
   }

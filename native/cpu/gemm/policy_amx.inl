@@ -7,6 +7,8 @@ struct AmxPolicy {
   static constexpr int kRows = kPanel;
   static constexpr int kCols = kPanel;
   static constexpr bool kStrips = true;
+  static constexpr bool kWritesInPlace = false;
+  static constexpr int kRowStep = kRows;
   static constexpr int64_t kDepthUnit = 32;
   static constexpr int64_t kDepthBlock = 576;  // a right panel of this depth stays in L1
   static constexpr int64_t kRowBlock = 512;    // rows of a task at most: block and sums stay in L2

@@ -12,6 +12,7 @@ struct F32Policy {
 #endif
   static constexpr int kCols = 2 * kLanes;
   static constexpr bool kStrips = false;       // which blocking products use
+  static constexpr bool kWritesInPlace = true;  // plain sums go to the output from registers
   static constexpr int64_t kDepthUnit = 1;     // K is padded to a multiple
   static constexpr int64_t kDepthBlock = 288;  // a right panel of this depth stays in L1
 
@@ -20,15 +21,7 @@ struct F32Policy {
   static constexpr int64_t kPackCols = 0;    // its left rows are packed once for all strips
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
-  // A left and a right panel. Strides are between rows: of the left panel's m, of the right one's
-  // k.
-  struct Factors {
-    const float* left;
-    int64_t left_stride;
-    const float* right;
-    int64_t right_stride;
-    int64_t depth;
-  };
+  using Factors = F32Factors;
   struct Scope {};  // nothing to set up per task
 
   // A panel's edge costs only the rows and vectors that it needs, in these steps.
@@ -163,74 +156,29 @@ struct F32Policy {
   }
 
   // to [rows, cols] = from (null: 0) + the products' sum, for the first `rows` of kRows and `cols`
-  // of kCols; more of `to` may be written, up to the panel's size. `side` is work that may be done
-  // meanwhile: these products leave no unit idle.
-  template <bool kStreamRight, typename Side>
+  // of kCols; more of `to` may be written, up to the panel's size. `ahead`: lines that are asked for
+  // meanwhile.
+  template <bool kStreamRight>
   LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                                       const float* from, int64_t from_stride, float* to,
-                                      int64_t to_stride, const Side& /*side*/) {
-    multiply_tile(factors, count, rows, cols, from, from_stride, to, to_stride);
-  }
-
-  // Not inlined: among a caller's variables the rows' pointers outgrow the registers.
-  __attribute__((noinline)) static void multiply_tile(const Factors* factors, int count,
-                                                      int64_t rows, int64_t cols, const float* from,
-                                                      int64_t from_stride, float* to,
-                                                      int64_t to_stride) {
+                                      int64_t to_stride, const Ahead& ahead) {
     if (cols <= kLanes)
-      multiply_rows<1, kRows>(factors, count, rows, from, from_stride, to, to_stride);
+      multiply_rows<1, kRows>(factors, count, rows, from, from_stride, to, to_stride, ahead);
     else
-      multiply_rows<2, kRows>(factors, count, rows, from, from_stride, to, to_stride);
+      multiply_rows<2, kRows>(factors, count, rows, from, from_stride, to, to_stride, ahead);
   }
 
   template <int kVectors, int kCount>
   LOWRANK_INLINE static void multiply_rows(const Factors* factors, int count, int64_t rows,
                                            const float* from, int64_t from_stride, float* to,
-                                           int64_t to_stride) {
+                                           int64_t to_stride, const Ahead& ahead) {
     if constexpr (kCount > kRowStep) {
       if (rows <= kCount - kRowStep) {
         multiply_rows<kVectors, kCount - kRowStep>(factors, count, rows, from, from_stride, to,
-                                                   to_stride);
+                                                   to_stride, ahead);
         return;
       }
     }
-    multiply_panel<kVectors, kCount>(factors, count, from, from_stride, to, to_stride);
-  }
-
-  template <int kVectors, int kCount>
-  static void multiply_panel(const Factors* factors, int count, const float* from,
-                             int64_t from_stride, float* to, int64_t to_stride) {
-    F32 sums[kVectors][kCount];
-#pragma GCC unroll 12
-    for (int i = 0; i < kCount; ++i) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sums[v][i] = F32{};
-    }
-    for (; count > 0; --count, ++factors) {
-      const float* left = factors->left;
-      const float* right = factors->right;
-      const int64_t left_stride = factors->left_stride, right_stride = factors->right_stride;
-      const int64_t depth = factors->depth;
-// Rows are more than there are pointer registers: unrolled, their reloads come once in a while.
-#pragma GCC unroll 4
-      for (int64_t k = 0; k < depth; ++k, right += right_stride) {
-        F32 b[kVectors];
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) b[v] = load(right + v * kLanes);
-#pragma GCC unroll 12
-        for (int i = 0; i < kCount; ++i) {
-          const F32 a = splat(left[i * left_stride + k]);
-#pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) sums[v][i] = fma(a, b[v], sums[v][i]);
-        }
-      }
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < kCount; ++i, to += to_stride) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v)
-        store(to + v * kLanes,
-              from ? load(from + i * from_stride + v * kLanes) + sums[v][i] : sums[v][i]);
-    }
+    multiply_f32_tile<kVectors, kCount>(factors, count, from, from_stride, to, to_stride, ahead);
   }
 };

@@ -123,19 +123,23 @@ constexpr int kChain = 4;
 template <typename P>
 constexpr int64_t kChainDepth = P::kDepthBlock + 64;
 
-// Adds the pieces' shares to the sums, [column panel][row][P::kCols], or begins them. With an
-// epilogue each tile's sums go to the output from row `output_row` on, while they are in the first
-// cache, and not to `sums`.
+// Adds the pieces' shares to the sums, [column panel][row][P::kCols], or begins them. `last`: each
+// tile's sums go to the output from row `output_row` on, while they are in the first cache, and not
+// to `sums`. Meanwhile `upcoming` is asked for.
 template <typename P>
 void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64_t rows,
                      int64_t first_col, int64_t cols, float* sums, bool begin,
-                     const Epilogue* epilogue, int64_t output_row) {
+                     const Epilogue* epilogue, bool last, int64_t output_row, Upcoming upcoming) {
   alignas(64) float tile[P::kRows * P::kCols];
   Meanwhile<P> finish;
   finish.epilogue = epilogue;
+  Ahead ahead;
   Panels<P> panels[kChain];
   for (int i = 0; i < count; ++i) panels[i] = Panels<P>(pieces[i]);
   const int64_t padded_rows = round_up(rows, P::kRows), first_panel = first_row / P::kRows;
+  const int64_t lines = upcoming.lines_per_tile(padded_rows / P::kRows *
+                                                (round_up(cols, P::kCols) / P::kCols));
+  const bool in_place = P::kWritesInPlace && epilogue && epilogue->is_plain();
   for (int64_t c = 0; c < cols; c += P::kCols) {
     for (int64_t r = 0; r < rows; r += P::kRows) {
       const int64_t row = first_row + r, skipped = larger(0, output_row - row);
@@ -147,13 +151,25 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
         if (panels[i].covers(row))
           factors[used++] = panels[i].at(first_panel + r / P::kRows, c / P::kCols);
       float* at = sums + c * padded_rows + r * P::kCols;
-      float* to = epilogue && used > 0 ? tile : at;
-      if (epilogue) finish.ask_for(row + skipped, first_col + c, tile_rows, tile_cols);
-      finish.some(P::kRows);
-      if (used > 0)
-        P::template multiply<false>(factors, used, rows - r, cols - c, begin ? nullptr : at,
-                                    P::kCols, to, P::kCols, [] {});
-      if (!epilogue) continue;
+      const bool direct =
+          in_place && skipped == 0 && tile_cols == P::kCols && tile_rows % P::kRowStep == 0;
+      const float* from = begin ? nullptr : at;
+      int64_t from_stride = P::kCols, to_stride = P::kCols;
+      float* to = at;
+      if (direct && begin) from = epilogue->begin_at(row, first_col + c, &from_stride);
+      if (direct && last) to = epilogue->out_at(row, first_col + c), to_stride = epilogue->row_stride;
+      if (!direct && last) to = tile;
+      ahead.count = 0;
+      if constexpr (P::kStrips) {
+        if (last) finish.ask_for(row + skipped, first_col + c, tile_rows, tile_cols);
+        finish.some(P::kRows);
+      } else {
+        if (last) epilogue->expect(row + skipped, first_col + c, tile_rows, tile_cols, ahead);
+        upcoming.give(ahead, lines);
+      }
+      P::template multiply<false>(factors, used, rows - r, cols - c, from, from_stride, to,
+                                  to_stride, ahead);
+      if (!last || direct) continue;
       finish.next(row + skipped, first_col + c, tile_rows, tile_cols, to + skipped * P::kCols);
       finish.some(P::kRows);
     }
@@ -193,6 +209,33 @@ Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t most_rows,
   return best;
 }
 
+// The rows and columns of one task.
+struct ProductTask {
+  int64_t first_row, rows, first_col, cols;
+};
+
+// The operands of a block of depth.
+template <typename P>
+Upcoming upcoming_block(const Term<P>& term, const ProductTask& at, int64_t k0, int64_t depth) {
+  Upcoming upcoming;
+  if constexpr (P::kStrips) return upcoming;
+  if (term.right.transposed)
+    upcoming.add(term.right.source, at.first_col, at.cols, k0, depth);
+  else
+    upcoming.add(term.right.source, k0, depth, at.first_col, at.cols);
+  Piece<P> piece{&term, k0, depth};
+  const Panels<P> panels(piece);
+  const int64_t first_panel = at.first_row / P::kRows;
+  constexpr int64_t kSize = static_cast<int64_t>(sizeof(typename P::Packed));
+  const char* left = reinterpret_cast<const char*>(panels.at(first_panel, 0).left);
+  if (term.left.row_stride > 0)
+    upcoming.add(left, panels.left_stride * kSize, at.rows, depth * kSize);
+  else
+    upcoming.add(left, panels.left_panel * kSize, (at.rows + P::kRows - 1) / P::kRows,
+                 P::kRows * padded_depth<P>(depth) * kSize);
+  return upcoming;
+}
+
 // Output rows [row_begin, row_end), all `cols` columns. The first term covers every row.
 template <typename P>
 void multiply_blocks(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64_t row_begin,
@@ -209,51 +252,64 @@ void multiply_blocks(CpuDevice& device, const Term<P>* terms, int64_t term_count
   const Cut cut =
       cut_product<P>(row_end - origin, cols, col_unit, P::kRowBlock / P::kRows * P::kRows,
                      in_place ? kLongRun : kColBlock, device.pool.size());
+  const auto task_at = [&](int64_t task) {
+    ProductTask at;
+    at.first_row = origin + task / cut.strips * cut.block_rows;
+    at.rows = smaller(cut.block_rows, row_end - at.first_row);
+    at.first_col = task % cut.strips * cut.strip_cols;
+    at.cols = smaller(cut.strip_cols, cols - at.first_col);
+    return at;
+  };
   device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;
-    const int64_t first_row = origin + task / cut.strips * cut.block_rows;
-    const int64_t rows = smaller(cut.block_rows, row_end - first_row);
-    const int64_t first_col = task % cut.strips * cut.strip_cols;
-    const int64_t count = smaller(cut.strip_cols, cols - first_col);
+    const ProductTask at = task_at(task);
     float* sums = static_cast<float*>(device.thread_scratch(worker));
     Packed* packed = reinterpret_cast<Packed*>(sums + P::kRowBlock * kColBlock);
-    const int64_t packed_cols = round_up(count, P::kCols);
+    const int64_t packed_cols = round_up(at.cols, P::kCols);
     Piece<P> pieces[kChain];
     int chained = 0;
     int64_t depth_used = 0;
     bool begin = true;
-    const auto flush = [&](const Epilogue* last) {
-      multiply_pieces(pieces, chained, first_row, rows, first_col, count, sums, begin, last,
-                      row_begin);
+    const auto step_of = [&](const Term<P>& term) {
+      return in_place ? P::kShortDepth : depth_block(term.left.depth, P::kDepthBlock);
+    };
+    const auto flush = [&](bool last, const Upcoming& upcoming) {
+      multiply_pieces(pieces, chained, at.first_row, at.rows, at.first_col, at.cols, sums, begin,
+                      &epilogue, last, row_begin, upcoming);
       chained = 0;
       depth_used = 0;
       begin = false;
     };
     for (int64_t t = 0; t < term_count; ++t) {
       const Term<P>& term = terms[t];
-      if (term.row_end <= first_row || term.row_begin >= first_row + rows) continue;
-      const int64_t step = in_place ? P::kShortDepth : depth_block(term.left.depth, P::kDepthBlock);
+      if (term.row_end <= at.first_row || term.row_begin >= at.first_row + at.rows) continue;
+      const int64_t step = step_of(term);
       for (int64_t k0 = 0; k0 < term.left.depth; k0 += step) {
         const int64_t depth = smaller(step, term.left.depth - k0);
         const int64_t padded = padded_depth<P>(depth);
         if (chained > 0 && (in_place || chained == kChain || depth_used + padded > kChainDepth<P>))
-          flush(nullptr);
+          flush(false, upcoming_block<P>(term, at, k0, depth));
         Piece<P>& piece = pieces[chained++];
         piece = {&term, k0, depth};
         if (in_place) {
           const Source& source = term.right.source;
           piece.row_stride = source.stride;
-          piece.right = static_cast<const Packed*>(source.data) + k0 * source.stride + first_col;
+          piece.right = static_cast<const Packed*>(source.data) + k0 * source.stride + at.first_col;
         } else {
           Packed* to = packed + depth_used * packed_cols;
-          P::pack_right(term.right, first_col, count, k0, depth, to);
+          P::pack_right(term.right, at.first_col, at.cols, k0, depth, to);
           piece.right = to;
         }
         depth_used += padded;
       }
     }
-    flush(&epilogue);
+    // Most often a worker goes on with the task that follows.
+    Upcoming upcoming;
+    if (task + 1 < cut.blocks * cut.strips)
+      upcoming = upcoming_block<P>(terms[0], task_at(task + 1), 0,
+                                   smaller(step_of(terms[0]), terms[0].left.depth));
+    flush(true, upcoming);
   });
 }
 

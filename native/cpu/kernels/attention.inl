@@ -63,22 +63,27 @@ void forward(CpuDevice& device, const AttentionForward& op, const Task& task) {
   });
 }
 
-// Calls task(document, head, parts, memory), then sums d_k and d_v over the groups.
+// Calls task(BackwardTask, memory), then sums d_k and d_v over the groups and parts.
 template <typename X, typename Task>
 void backward(CpuDevice& device, const AttentionBackward& op, const Task& task) {
   const AttentionForward& forward = op.forward;
-  const AttentionWorkspace parts = attention_workspace(
+  const AttentionWorkspace workspace = attention_workspace(
       forward.workspace, forward.q.rows, forward.k.rows, forward.heads, forward.head_dim);
-  const int64_t count = plan_query_blocks(forward, INT32_MAX, parts.blocks);
-  device.pool.parallel_for(count * forward.heads, [&](int64_t index, int worker) {
-    task(parts.blocks[index / forward.heads].document, index % forward.heads, parts,
+  const int64_t count = plan_query_blocks(forward, INT32_MAX, workspace.blocks);
+  const int64_t parts =
+      backward_parts(forward.k.rows, forward.heads, forward.head_dim, forward.documents);
+  const int64_t per_document = parts * forward.heads;
+  device.pool.parallel_for(count * per_document, [&](int64_t index, int worker) {
+    const int64_t rest = index % per_document;
+    task(BackwardTask{workspace.blocks[index / per_document].document, rest % forward.heads,
+                      rest / forward.heads, parts, workspace},
          static_cast<float*>(device.thread_scratch(worker)));
   });
   constexpr int64_t kRows = 16;
   device.pool.parallel_for((forward.k.rows + kRows - 1) / kRows, [&](int64_t block, int worker) {
     float* memory = static_cast<float*>(device.thread_scratch(worker));
     for (int64_t row = block * kRows; row < smaller((block + 1) * kRows, forward.k.rows); ++row)
-      sum_groups<X>(op, parts, row, memory);
+      sum_groups<X>(op, workspace, parts, row, memory);
   });
 }
 
@@ -91,10 +96,9 @@ void vector_forward(CpuDevice& device, const AttentionForward& op) {
 
 template <typename X>
 void vector_backward(CpuDevice& device, const AttentionBackward& op) {
-  backward<X>(device, op,
-              [&](int64_t document, int64_t head, const AttentionWorkspace& parts, float* memory) {
-                backward_head<X>(op, Document(op.forward, document), head, parts, memory);
-              });
+  backward<X>(device, op, [&](const BackwardTask& task, float* memory) {
+    backward_head<X>(op, task, memory);
+  });
 }
 
 #ifdef LOWRANK_AMX
@@ -117,20 +121,17 @@ void tile_backward(CpuDevice& device, const AttentionBackward& op) {
   const AttentionForward& forward = op.forward;
   const AttentionWorkspace all = attention_workspace(
       forward.workspace, forward.q.rows, forward.k.rows, forward.heads, forward.head_dim);
-  const PackedHeads packed =
-      packed_heads(forward, true, all.d_v + forward.k.rows * forward.heads * all.partial_stride);
+  const PackedHeads packed = packed_heads(forward, true, reinterpret_cast<float*>(all.end));
   pack_all_keys(device, forward, packed);
-  backward<BF16>(device, op,
-                 [&](int64_t index, int64_t head, const AttentionWorkspace& parts, float* memory) {
-                   const Document document(forward, index);
-                   if (document.queries >= kTileQueries) {
-                     const TileScope scope;
-                     (void)scope;
-                     tile_backward_head(op, packed, index, head, parts, memory);
-                   } else {
-                     backward_head<BF16>(op, document, head, parts, memory);
-                   }
-                 });
+  backward<BF16>(device, op, [&](const BackwardTask& task, float* memory) {
+    if (Document(forward, task.document).queries >= kTileQueries) {
+      const TileScope scope;
+      (void)scope;
+      tile_backward_head(op, packed, task, memory);
+    } else {
+      backward_head<BF16>(op, task, memory);
+    }
+  });
 }
 
 size_t workspace_bytes(const CpuDevice& device, const AttentionShape& shape) {

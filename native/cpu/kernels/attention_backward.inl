@@ -1,6 +1,46 @@
 // Flash-attention backward (Dao, arXiv 2307.08691) with five products per tile. One task is a head
-// of a document: it alone writes d_q and its head's share of d_k and d_v, which a second pass sums
-// over the heads of a group in order.
+// and a part of a document's queries: it alone writes their d_q and its share of d_k and d_v, which a
+// second pass sums over the heads of a group and the parts in order.
+
+// A part's queries, and the keys that they see (the first is a tile's).
+struct QueryPart {
+  int64_t begin, end, key_begin, key_end;
+};
+
+// The first query of a part, so that all parts see about as many keys.
+inline int64_t first_of_part(const Document& document, int64_t part, int64_t parts) {
+  if (part == 0 || part == parts) return part == 0 ? 0 : document.queries;
+  const double share = static_cast<double>(part) / static_cast<double>(parts);
+  const double n = static_cast<double>(document.queries);
+  const double before = static_cast<double>(larger(0, document.keys - document.queries));
+  // Query x sees before + x keys, or the window's: the integral to x is `share` of that to n.
+  double x = n * share;
+  if (document.window <= 0 || document.window >= document.keys)
+    x = __builtin_sqrt(before * before + share * n * (n + 2 * before)) - before;
+  return smaller(document.queries,
+                 (static_cast<int64_t>(x) + kBackwardRows / 2) / kBackwardRows * kBackwardRows);
+}
+
+inline QueryPart query_part(const Document& document, int64_t part, int64_t parts) {
+  QueryPart queries{first_of_part(document, part, parts), first_of_part(document, part + 1, parts),
+                    0, 0};
+  if (queries.begin == queries.end) return queries;
+  queries.key_begin = document.visible(queries.begin).low / kKeyTile * kKeyTile;
+  queries.key_end = document.visible(queries.end - 1).high;
+  return queries;
+}
+
+// What a task of the backward pass has to do.
+struct BackwardTask {
+  int64_t document, head, part, parts;
+  AttentionWorkspace workspace;
+
+  // Row 0 of the document's keys in this task's share of d_k or d_v.
+  float* rows_of(float* gradients, const AttentionForward& op, int64_t first_key) const {
+    return gradients +
+           ((part * op.heads + head) * op.k.rows + first_key) * workspace.partial_stride;
+  }
+};
 
 struct BackwardScratch {
   float* q;             // [kBackwardRows][stride], times scale
@@ -136,20 +176,20 @@ void load_query_block(const AttentionBackward& op, const Document& document, int
 }
 
 template <typename X>
-void backward_head(const AttentionBackward& op, const Document& document, int64_t head,
-                   const AttentionWorkspace& parts, float* memory) {
+void backward_head(const AttentionBackward& op, const BackwardTask& task, float* memory) {
   const AttentionForward& forward = op.forward;
-  const int64_t dim = forward.head_dim, stride = tile_stride(dim);
+  const Document document(forward, task.document);
+  const QueryPart part = query_part(document, task.part, task.parts);
+  const int64_t dim = forward.head_dim, stride = tile_stride(dim), head = task.head;
   const int64_t kv_column = head / (forward.heads / forward.kv_heads) * dim;
-  const int64_t d_stride = parts.partial_stride;
-  const int64_t first = (head * forward.k.rows + document.k_begin) * d_stride;
-  float* d_k = parts.d_k + first;
-  float* d_v = parts.d_v + first;
-  for (int64_t i = 0; i < document.keys * d_stride; ++i) d_k[i] = d_v[i] = 0;
+  const int64_t d_stride = task.workspace.partial_stride;
+  float* d_k = task.rows_of(task.workspace.d_k, forward, document.k_begin);
+  float* d_v = task.rows_of(task.workspace.d_v, forward, document.k_begin);
+  for (int64_t i = part.key_begin * d_stride; i < part.key_end * d_stride; ++i) d_k[i] = d_v[i] = 0;
   const BackwardScratch s = backward_scratch(memory, dim);
 
-  for (int64_t begin = 0; begin < document.queries; begin += kBackwardRows) {
-    const int64_t rows = smaller(kBackwardRows, document.queries - begin);
+  for (int64_t begin = part.begin; begin < part.end; begin += kBackwardRows) {
+    const int64_t rows = smaller(kBackwardRows, part.end - begin);
     load_query_block<X>(op, document, begin, rows, head, s);
     const int64_t key_begin = document.visible(begin).low / kKeyTile * kKeyTile;
     const int64_t key_end = document.visible(begin + rows - 1).high;
@@ -172,35 +212,41 @@ void backward_head(const AttentionBackward& op, const Document& document, int64_
   }
 }
 
-// Whether key row `row` belongs to a document that has queries: others get no gradient.
-inline bool has_queries(const AttentionForward& op, int64_t row) {
-  int64_t low = 0, high = op.documents;  // the last document that begins at or before `row`
-  while (high - low > 1) {
-    const int64_t middle = (low + high) / 2;
-    (op.k_offsets[middle] <= row ? low : high) = middle;
-  }
-  return op.documents > 0 && op.k_offsets[low] <= row && row < op.k_offsets[low + 1] &&
-         op.q_offsets[low] < op.q_offsets[low + 1];
-}
-
-// d_k and d_v of one key row: the sum over each group's heads, in order.
+// d_k and d_v of one key row: the sum over each group's heads and the parts, in order. A row of a
+// document without queries gets no gradient.
 template <typename X>
-void sum_groups(const AttentionBackward& op, const AttentionWorkspace& parts, int64_t row,
-                float* memory) {
+void sum_groups(const AttentionBackward& op, const AttentionWorkspace& workspace, int64_t parts,
+                int64_t row, float* memory) {
   const AttentionForward& forward = op.forward;
-  const bool seen = has_queries(forward, row);
+  int64_t index = 0, end = forward.documents;  // the last document that begins at or before `row`
+  while (end - index > 1) {
+    const int64_t middle = (index + end) / 2;
+    (forward.k_offsets[middle] <= row ? index : end) = middle;
+  }
+  bool adds[kMostParts] = {};
+  if (forward.documents > 0) {
+    const Document document(forward, index);
+    const int64_t key = row - document.k_begin;
+    for (int64_t part = 0; part < parts; ++part) {
+      const QueryPart queries = query_part(document, part, parts);
+      adds[part] = key >= queries.key_begin && key < queries.key_end;
+    }
+  }
   const int64_t dim = forward.head_dim, group = forward.heads / forward.kv_heads;
-  const int64_t stride = parts.partial_stride;
+  const int64_t stride = workspace.partial_stride;
   for (int64_t kv_head = 0; kv_head < forward.kv_heads; ++kv_head) {
-    for (int part = 0; part < 2; ++part) {
-      const float* from = part == 0 ? parts.d_k : parts.d_v;
+    for (int which = 0; which < 2; ++which) {
+      const float* from = which == 0 ? workspace.d_k : workspace.d_v;
       for (int64_t i = 0; i < stride; i += kLanes) {
         F32 sum = F32{};
-        for (int64_t head = kv_head * group; seen && head < (kv_head + 1) * group; ++head)
-          sum += load(from + (head * forward.k.rows + row) * stride + i);
+        for (int64_t part = 0; part < parts; ++part) {
+          if (!adds[part]) continue;
+          for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+            sum += load(from + ((part * forward.heads + head) * forward.k.rows + row) * stride + i);
+        }
         store(memory + i, sum);
       }
-      unpack_row(memory, dim, 1.0f, row_of<X>(part == 0 ? op.d_k : op.d_v, row, kv_head * dim));
+      unpack_row(memory, dim, 1.0f, row_of<X>(which == 0 ? op.d_k : op.d_v, row, kv_head * dim));
     }
   }
 }

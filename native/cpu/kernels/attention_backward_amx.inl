@@ -183,21 +183,21 @@ inline void load_tile_rows(const AttentionBackward& op, const Document& document
 
 // The task of attention_backward.inl's backward_head over tiles.
 inline void tile_backward_head(const AttentionBackward& op, const PackedHeads& packed,
-                               int64_t index, int64_t head, const AttentionWorkspace& parts,
-                               float* memory) {
+                               const BackwardTask& task, float* memory) {
   const AttentionForward& forward = op.forward;
-  const Document document(forward, index);
-  const int64_t dim = forward.head_dim, width = padded_dim(dim), stride = parts.partial_stride;
-  const PackedHead keys =
-      packed_head(forward, packed, document, index, head / (forward.heads / forward.kv_heads));
-  const int64_t first = (head * forward.k.rows + document.k_begin) * stride;
-  float* d_k = parts.d_k + first;
-  float* d_v = parts.d_v + first;
-  for (int64_t i = 0; i < document.keys * stride; ++i) d_k[i] = d_v[i] = 0;
+  const Document document(forward, task.document);
+  const QueryPart part = query_part(document, task.part, task.parts);
+  const int64_t dim = forward.head_dim, width = padded_dim(dim), head = task.head;
+  const int64_t stride = task.workspace.partial_stride;
+  const PackedHead keys = packed_head(forward, packed, document, task.document,
+                                      head / (forward.heads / forward.kv_heads));
+  float* d_k = task.rows_of(task.workspace.d_k, forward, document.k_begin);
+  float* d_v = task.rows_of(task.workspace.d_v, forward, document.k_begin);
+  for (int64_t i = part.key_begin * stride; i < part.key_end * stride; ++i) d_k[i] = d_v[i] = 0;
   TileBackwardScratch s = tile_backward_scratch(memory, dim);
 
-  for (int64_t begin = 0; begin < document.queries; begin += kTileRows) {
-    const int64_t rows = smaller(kTileRows, document.queries - begin);
+  for (int64_t begin = part.begin; begin < part.end; begin += kTileRows) {
+    const int64_t rows = smaller(kTileRows, part.end - begin);
     load_tile_rows(op, document, begin, rows, head, s);
     const int64_t key_begin = document.visible(begin).low / kPanel * kPanel;
     const int64_t key_end = round_up(document.visible(begin + rows - 1).high, kPanel);

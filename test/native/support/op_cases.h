@@ -84,6 +84,8 @@ inline std::vector<LinearCase> linear_cases() {
       {"long", 300, 48, 31, false, Residual::kNone, false, {{0, 300, 5, 1, 0}}, false, true, true},
       {"deep", 300, 288, 96, false, Residual::kNone, false, {{0, 300, 16, 1, 0}}, true, true, true},
       {"wide", 6, 515, 300, false, Residual::kNone, true, {{0, 6, 33, 1, 0}}, true},
+      {"blocks of depth", 70, 700, 96, false, Residual::kSeparate, false, {{0, 70, 4, 1, 0}}, true},
+      {"blocks of depth, in place", 64, 640, 64, false, Residual::kOutput, false, {}, true},
       // What a vendor's library may multiply as well.
       {"large", 131, 160, 136, false, Residual::kSeparate, false, {}, false, true, true},
       {"large, in place", 144, 136, 128, false, Residual::kOutput, false, {}, true, true, true},
@@ -112,6 +114,7 @@ inline std::vector<AttentionCase> attention_cases() {
       {"long", 2, 1, 64, 0, {150}, {150}},
       {"window across tiles", 2, 1, 64, 40, {131}, {131}},
       {"group of four after a cache", 4, 1, 128, 0, {70}, {140}},
+      {"documents in parts", 2, 1, 32, 0, {130, 70, 66}, {130, 90, 66}},
       {"head of 80", 2, 1, 80, 0, {35}, {35}},
       {"head of 96", 3, 3, 96, 4, {10, 9}, {10, 20}},
       {"head of 256", 2, 1, 256, 0, {19, 6}, {19, 33}},
