@@ -17,8 +17,9 @@ struct F32Policy {
   static constexpr int64_t kDepthBlock = 288;  // a right panel of this depth stays in L1
 
   static constexpr int64_t kRowBlock = 516;  // rows of a task at most: their sums stay in L2
-  static constexpr int64_t kPackRows = 12;   // packing an element takes the time of so many rows
-  static constexpr int64_t kPackCols = 0;    // its left rows are packed once for all strips
+  static constexpr int64_t kPackRows = 24;   // packing an element takes the time of so many rows
+  static constexpr int64_t kPackCols = 16;   // a strip's left rows cost so many columns more
+  static constexpr int64_t kTaskParts = 4;   // a disturbance costs one of so many parts of a task
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
   using Factors = F32Factors;

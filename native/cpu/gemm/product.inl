@@ -200,10 +200,10 @@ Cut cut_product(int64_t rows, int64_t cols, int64_t col_unit, int64_t most_rows,
       cut.block_rows = round_up((rows + blocks - 1) / blocks, P::kRows);
       cut.blocks = (rows + cut.block_rows - 1) / cut.block_rows;
       const int64_t rounds = (cut.blocks * cut.strips + threads - 1) / threads;
-      // In halves of a task: whoever is disturbed ends half a task later.
-      const int64_t halves = 2 * rounds + (threads > 1);
+      // Whoever is disturbed ends a part of a task later.
+      const int64_t parts = P::kTaskParts * rounds + (threads > 1);
       const int64_t cost =
-          halves * (cut.strip_cols + P::kPackCols) * (cut.block_rows + P::kPackRows);
+          parts * (cut.strip_cols + P::kPackCols) * (cut.block_rows + P::kPackRows);
       if (best_cost == 0 || cost < best_cost) best = cut, best_cost = cost;
     }
   return best;
