@@ -48,7 +48,7 @@ struct BackwardScratch {
   float* d_q;           // [kBackwardRows][stride]
   float* q_transposed;  // [tile_rows][kWidth], times scale
   float* d_out_transposed;
-  float* k;  // [kKeyTile][stride]
+  float* k;  // [kKeyTile][stride], where keys are packed
   float* v;
   float* p;  // [kKeyTile][kWidth]
   float* d_s;
@@ -110,8 +110,9 @@ inline Visible queries_of_keys(const BackwardScratch& s, int64_t lanes, int64_t 
 
 // One key tile for one query block. d_k and d_v are the tile's rows, [key][head_dim] with
 // `d_stride` elements between rows, and accumulate.
-inline void backward_tile(const BackwardScratch& s, int64_t lanes, int64_t head_dim, float* d_k,
-                          float* d_v, int64_t d_stride) {
+inline void backward_tile(const BackwardScratch& s, const HeadTile& k, const HeadTile& v,
+                          int64_t lanes, int64_t head_dim, float* d_k, float* d_v,
+                          int64_t d_stride) {
   const int64_t stride = tile_stride(head_dim);
   const int64_t width = (head_dim + kLanes - 1) / kLanes * kLanes;
   const int64_t padded = (lanes + kLaneStep - 1) / kLaneStep * kLaneStep;
@@ -119,9 +120,9 @@ inline void backward_tile(const BackwardScratch& s, int64_t lanes, int64_t head_
   if (seen.low >= seen.high) return;
   for (int64_t j = seen.low; j < seen.high; j += kStripRows) {
     const int64_t rows = smaller(kStripRows, seen.high - j);
-    multiply_strip<false>(rows, {s.k + j * stride, stride, 1}, s.q_transposed, kWidth,
+    multiply_strip<false>(rows, {k.data + j * k.stride, k.stride, 1}, s.q_transposed, kWidth,
                           s.p + j * kWidth, kWidth, padded, head_dim);
-    multiply_strip<false>(rows, {s.v + j * stride, stride, 1}, s.d_out_transposed, kWidth,
+    multiply_strip<false>(rows, {v.data + j * v.stride, v.stride, 1}, s.d_out_transposed, kWidth,
                           s.d_s + j * kWidth, kWidth, padded, head_dim);
   }
   for (int64_t lane = 0; lane < padded; lane += kLanes) {
@@ -146,7 +147,7 @@ inline void backward_tile(const BackwardScratch& s, int64_t lanes, int64_t head_
     const Visible strip = visible_of_lanes(s.low, s.high, lane, lane + rows);
     if (strip.low >= strip.high) continue;
     multiply_strip<true>(rows, {s.d_s + strip.low * kWidth + lane, 1, kWidth},
-                         s.k + strip.low * stride, stride, s.d_q + lane * stride, stride, width,
+                         k.data + strip.low * k.stride, k.stride, s.d_q + lane * stride, stride, width,
                          strip.high - strip.low);
   }
 }
@@ -195,16 +196,14 @@ void backward_head(const AttentionBackward& op, const BackwardTask& task, float*
     const int64_t key_end = document.visible(begin + rows - 1).high;
     for (int64_t tile = key_begin; tile < key_end; tile += kKeyTile) {
       const int64_t keys = smaller(kKeyTile, key_end - tile), row = document.k_begin + tile;
-      pack_rows(row_of<const X>(forward.k, row, kv_column), forward.k.stride, keys, dim, 1.0f, s.k,
-                stride);
-      pack_rows(row_of<const X>(forward.v, row, kv_column), forward.v.stride, keys, dim, 1.0f, s.v,
-                stride);
+      const HeadTile k = head_tile<X>(forward.k, row, kv_column, keys, dim, s.k);
+      const HeadTile v = head_tile<X>(forward.v, row, kv_column, keys, dim, s.v);
       for (int64_t lane = 0; lane < kWidth; ++lane) {
         const Visible seen = document.visible(begin + smaller(lane, rows - 1));
         s.low[lane] = static_cast<float>(smaller(keys, larger(0, seen.low - tile)));
         s.high[lane] = static_cast<float>(smaller(keys, larger(0, seen.high - tile)));
       }
-      backward_tile(s, rows, dim, d_k + tile * d_stride, d_v + tile * d_stride, d_stride);
+      backward_tile(s, k, v, rows, dim, d_k + tile * d_stride, d_v + tile * d_stride, d_stride);
     }
     for (int64_t r = 0; r < rows; ++r)
       unpack_row(s.d_q + r * stride, dim, forward.scale,

@@ -6,7 +6,7 @@ constexpr int64_t kMaxLanes = 128;  // query rows of a task, over its heads
 struct ForwardScratch {
   float* q;       // [lanes / kWidth][tile_rows][kWidth], times scale
   float* out;     // [lanes][stride]
-  float* k;       // [kKeyTile][stride]
+  float* k;       // [kKeyTile][stride], where keys are packed
   float* v;       // [kKeyTile][stride]
   float* scores;  // [kKeyTile][kWidth]
   float* high;    // [lanes]: first key that the lane doesn't see, relative to the tile
@@ -92,13 +92,14 @@ inline void scale_rows(float* rows, int64_t stride, int64_t count, const float* 
 }
 
 // One key tile for one chunk of lanes.
-inline void forward_tile(const ForwardScratch& s, int64_t chunk, int64_t lanes, int64_t head_dim) {
+inline void forward_tile(const ForwardScratch& s, const HeadTile& k, const HeadTile& v,
+                         int64_t chunk, int64_t lanes, int64_t head_dim) {
   const int64_t stride = tile_stride(head_dim), first = chunk * kWidth;
   const int64_t width = (head_dim + kLanes - 1) / kLanes * kLanes;
   const Visible seen = visible_of_lanes(s.low, s.high, first, first + lanes);
   if (seen.low >= seen.high) return;
   for (int64_t j = seen.low; j < seen.high; j += kStripRows)
-    multiply_strip<false>(smaller(kStripRows, seen.high - j), {s.k + j * stride, stride, 1},
+    multiply_strip<false>(smaller(kStripRows, seen.high - j), {k.data + j * k.stride, k.stride, 1},
                           s.q + chunk * tile_rows(head_dim) * kWidth, kWidth, s.scores + j * kWidth,
                           kWidth, lanes, head_dim);
   for (int64_t lane = 0; lane < lanes; lane += kLanes) {
@@ -115,7 +116,7 @@ inline void forward_tile(const ForwardScratch& s, int64_t chunk, int64_t lanes, 
     const Visible strip = visible_of_lanes(s.low, s.high, at, at + rows);
     if (strip.low >= strip.high) continue;
     multiply_strip<true>(rows, {s.scores + strip.low * kWidth + lane, 1, kWidth},
-                         s.v + strip.low * stride, stride, s.out + at * stride, stride, width,
+                         v.data + strip.low * v.stride, v.stride, s.out + at * stride, stride, width,
                          strip.high - strip.low);
   }
 }
@@ -147,15 +148,15 @@ void forward_block(const AttentionForward& op, const QueryBlock& block, int64_t 
   const int64_t key_end = document.visible(block.begin + rows - 1).high;
   for (int64_t tile = key_begin; tile < key_end; tile += kKeyTile) {
     const int64_t keys = smaller(kKeyTile, key_end - tile), row = document.k_begin + tile;
-    pack_rows(row_of<const X>(op.k, row, kv_column), op.k.stride, keys, dim, 1.0f, s.k, stride);
-    pack_rows(row_of<const X>(op.v, row, kv_column), op.v.stride, keys, dim, 1.0f, s.v, stride);
+    const HeadTile k = head_tile<X>(op.k, row, kv_column, keys, dim, s.k);
+    const HeadTile v = head_tile<X>(op.v, row, kv_column, keys, dim, s.v);
     for (int64_t lane = 0; lane < lanes; ++lane) {
       const Visible seen = document.visible(block.begin + smaller(lane % lanes_per_head, rows - 1));
       s.low[lane] = static_cast<float>(smaller(keys, larger(0, seen.low - tile)));
       s.high[lane] = static_cast<float>(smaller(keys, larger(0, seen.high - tile)));
     }
     for (int64_t chunk = 0; chunk * kWidth < lanes; ++chunk)
-      forward_tile(s, chunk, smaller(kWidth, lanes - chunk * kWidth), dim);
+      forward_tile(s, k, v, chunk, smaller(kWidth, lanes - chunk * kWidth), dim);
   }
 
   for (int64_t h = 0; h < head_count; ++h) {

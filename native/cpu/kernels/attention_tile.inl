@@ -101,6 +101,27 @@ void pack_rows(const X* from, int64_t from_stride, int64_t rows, int64_t head_di
     pack_row(from + r * from_stride, head_dim, scale, to + r * to_stride);
 }
 
+// Rows of a head as f32.
+struct HeadTile {
+  const float* data;
+  int64_t stride;
+};
+
+template <typename X>
+inline constexpr bool kIsF32 = sizeof(X) == sizeof(float);
+
+// Rows [row, row + rows) of a head: where they stand, if whole vectors of f32 do and rows spread over
+// the first cache's sets, or else packed into `memory`.
+template <typename X>
+HeadTile head_tile(const Matrix& matrix, int64_t row, int64_t column, int64_t rows,
+                   int64_t head_dim, float* memory) {
+  const X* from = static_cast<const X*>(matrix.data) + row * matrix.stride + column;
+  if constexpr (kIsF32<X>)
+    if (head_dim % kLanes == 0 && matrix.stride % 256 != 0) return {from, matrix.stride};
+  pack_rows(from, matrix.stride, rows, head_dim, 1.0f, memory, tile_stride(head_dim));
+  return {memory, tile_stride(head_dim)};
+}
+
 // Rows of a transposed tile [tile_rows][kWidth], filled up to whole vectors.
 inline int64_t tile_rows(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 

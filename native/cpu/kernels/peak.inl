@@ -4,7 +4,7 @@ namespace {
 
 // Enough independent chains to hide the latency of two units in the registers there are.
 #if LOWRANK_VECTOR_BYTES == 32
-constexpr int kChains = 10;
+constexpr int kChains = 12;
 #else
 constexpr int kChains = 20;
 #endif
