@@ -9,7 +9,8 @@
 //   panels_amx.inl  bf16 panels and their product, for these products and attention
 //   policy_amx.inl  the policy over them
 //   epilogue.inl    what is done with a product's sums on their way to the output
-//   product.inl     packing and blocking for the first cache
+//   product.inl     operands, tiles and tasks of a blocked product
+//   product_blocks.inl   blocking for the first cache
 //   product_strips.inl   blocking for both caches
 //   few_rows.inl    products with a handful of rows (generation), without packing
 //   linear*.inl head_loss*.inl   the operations
@@ -58,6 +59,7 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 #endif
 #include "cpu/gemm/epilogue.inl"
 #include "cpu/gemm/product.inl"
+#include "cpu/gemm/product_blocks.inl"
 #include "cpu/gemm/product_strips.inl"
 #include "cpu/gemm/few_rows.inl"
 #include "cpu/gemm/linear.inl"

@@ -239,7 +239,7 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
   if constexpr (P::kStrips) {
     static_assert(sizeof(StripMemory<P>) <= kThreadScratchBytes, "raise kThreadScratchBytes");
     int64_t depth = 0;
-    // One row panel uses a strip only once: packed block by block (product.inl) it stays nearer.
+    // One row panel uses a strip only once: packed block by block (product_blocks.inl) it stays nearer.
     bool once = row_end - row_begin <= P::kRows && terms[0].left.data;
     for (int64_t t = 0; t < term_count; ++t) {
       depth += padded_depth<P>(terms[t].left.depth);
