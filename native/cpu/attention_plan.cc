@@ -23,6 +23,12 @@ size_t partial_bytes(int64_t key_tokens, int32_t heads, int32_t head_dim) {
 constexpr int64_t kBackwardTasks = 16;
 constexpr size_t kMorePartsBytes = size_t{16} << 20;  // what parts beyond the first may take
 
+// Of all parts, as many as a single document has.
+size_t gradient_bytes(int64_t key_tokens, int32_t heads, int32_t head_dim) {
+  return static_cast<size_t>(backward_parts(key_tokens, heads, head_dim, 1)) *
+         partial_bytes(key_tokens, heads, head_dim);
+}
+
 // Query-key pairs of a block, ignoring the bevel of its first and last tile.
 int64_t block_cost(const AttentionForward& op, const QueryBlock& block) {
   const int64_t queries = op.q_offsets[block.document + 1] - op.q_offsets[block.document];
@@ -69,8 +75,7 @@ AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, in
   parts.blocks = reinterpret_cast<QueryBlock*>(bytes);
   parts.partial_stride = partial_stride(head_dim);
   bytes += plan_bytes(query_tokens);
-  const size_t gradients = static_cast<size_t>(backward_parts(key_tokens, heads, head_dim, 1)) *
-                           partial_bytes(key_tokens, heads, head_dim);
+  const size_t gradients = gradient_bytes(key_tokens, heads, head_dim);
   parts.d_k = reinterpret_cast<float*>(bytes);
   parts.d_v = reinterpret_cast<float*>(bytes + gradients);
   parts.end = bytes + 2 * gradients;
@@ -79,10 +84,7 @@ AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, in
 
 size_t attention_workspace_bytes(const CpuDevice&, const AttentionShape& shape) {
   size_t bytes = plan_bytes(shape.query_tokens);
-  if (shape.backward)
-    bytes += 2 *
-             static_cast<size_t>(backward_parts(shape.key_tokens, shape.heads, shape.head_dim, 1)) *
-             partial_bytes(shape.key_tokens, shape.heads, shape.head_dim);
+  if (shape.backward) bytes += 2 * gradient_bytes(shape.key_tokens, shape.heads, shape.head_dim);
   return bytes;
 }
 

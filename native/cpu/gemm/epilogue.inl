@@ -24,14 +24,16 @@ struct Epilogue {
     if (residual) return static_cast<const float*>(residual->data) + row * *stride + col;
     return accumulate ? out_at(row, col) : nullptr;
   }
-  // The lines that the sums of some rows and columns will go to.
-  LOWRANK_INLINE void expect(int64_t row, int64_t col, int64_t count, int64_t columns,
-                             Ahead& ahead) const {
-    if (rows || col_stride != 1) return;
+  // Where the sums of some rows and columns will go; no rows if they are scattered.
+  struct Runs {
+    const char* at = nullptr;
+    int64_t stride = 0, rows = 0, bytes = 0;
+  };
+  LOWRANK_INLINE Runs runs_at(int64_t row, int64_t col, int64_t count, int64_t columns) const {
+    if (rows || col_stride != 1) return {};
     const int64_t size = dtype == DType::kBF16 ? 2 : 4;
-    const char* at = static_cast<const char*>(out) + (row * row_stride + col) * size;
-    for (int64_t byte = 0; byte < columns * size; byte += 64)
-      ahead.add(at + byte, row_stride * size, count);
+    return {static_cast<const char*>(out) + (row * row_stride + col) * size, row_stride * size,
+            count, columns * size};
   }
 };
 
@@ -84,8 +86,7 @@ struct Meanwhile {
   const Epilogue* epilogue = nullptr;
   int64_t row = 0, col = 0, rows = 0, cols = 0;
   float* sums = nullptr;  // [rows][P::kCols]
-  const char* ahead = nullptr;
-  int64_t ahead_rows = 0, ahead_stride = 0, ahead_bytes = 0;
+  Epilogue::Runs ahead;
   const char* fetched = nullptr;
   int64_t fetch_bytes = 0, fetch_step = 0;
 
@@ -95,8 +96,8 @@ struct Meanwhile {
       fetched += 64;
       fetch_bytes -= 64;
     }
-    for (int64_t i = smaller(most, ahead_rows); i > 0; --i, --ahead_rows, ahead += ahead_stride)
-      for (int64_t byte = 0; byte < ahead_bytes; byte += 64) __builtin_prefetch(ahead + byte, 1);
+    for (int64_t i = smaller(most, ahead.rows); i > 0; --i, --ahead.rows, ahead.at += ahead.stride)
+      for (int64_t byte = 0; byte < ahead.bytes; byte += 64) __builtin_prefetch(ahead.at + byte, 1);
     const int64_t count = smaller(most, rows);
     if (count <= 0) return;
     if (cols == P::kCols)
@@ -123,10 +124,6 @@ struct Meanwhile {
   }
 
   LOWRANK_INLINE void ask_for(int64_t to_row, int64_t to_col, int64_t count, int64_t columns) {
-    const Epilogue& e = *epilogue;
-    if (e.rows || e.col_stride != 1) return;
-    const int64_t size = e.dtype == DType::kBF16 ? 2 : 4;
-    ahead = static_cast<const char*>(e.out) + (to_row * e.row_stride + to_col) * size;
-    ahead_rows = count, ahead_stride = e.row_stride * size, ahead_bytes = columns * size;
+    ahead = epilogue->runs_at(to_row, to_col, count, columns);
   }
 };

@@ -7,7 +7,6 @@ struct AmxPolicy {
   static constexpr int kRows = kPanel;
   static constexpr int kCols = kPanel;
   static constexpr bool kStrips = true;
-  static constexpr bool kWritesInPlace = false;
   static constexpr int kRowStep = kRows;
   static constexpr int64_t kDepthUnit = 32;
   static constexpr int64_t kDepthBlock = 576;  // a right panel of this depth stays in L1

@@ -12,7 +12,6 @@ struct F32Policy {
 #endif
   static constexpr int kCols = 2 * kLanes;
   static constexpr bool kStrips = false;       // which blocking products use
-  static constexpr bool kWritesInPlace = true;  // plain sums go to the output from registers
   static constexpr int64_t kDepthUnit = 1;     // K is padded to a multiple
   static constexpr int64_t kDepthBlock = 288;  // a right panel of this depth stays in L1
 

@@ -122,6 +122,7 @@ constexpr int kChain = 4;
 // Their depth together: room for an adapter's rank behind a block of the weight.
 template <typename P>
 constexpr int64_t kChainDepth = P::kDepthBlock + 64;
+static_assert(kChainDepth<F32Policy> / kAheadSteps <= Ahead::kLines);
 
 // Adds the pieces' shares to the sums, [column panel][row][P::kCols], or begins them. `last`: each
 // tile's sums go to the output from row `output_row` on, while they are in the first cache, and not
@@ -139,7 +140,7 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
   const int64_t padded_rows = round_up(rows, P::kRows), first_panel = first_row / P::kRows;
   const int64_t lines = upcoming.lines_per_tile(padded_rows / P::kRows *
                                                 (round_up(cols, P::kCols) / P::kCols));
-  const bool in_place = P::kWritesInPlace && epilogue && epilogue->is_plain();
+  const bool in_place = !P::kStrips && epilogue && epilogue->is_plain();
   for (int64_t c = 0; c < cols; c += P::kCols) {
     for (int64_t r = 0; r < rows; r += P::kRows) {
       const int64_t row = first_row + r, skipped = larger(0, output_row - row);
@@ -150,6 +151,7 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
       for (int i = 0; i < count; ++i)
         if (panels[i].covers(row))
           factors[used++] = panels[i].at(first_panel + r / P::kRows, c / P::kCols);
+      if (used == 0 && !last) continue;
       float* at = sums + c * padded_rows + r * P::kCols;
       const bool direct =
           in_place && skipped == 0 && tile_cols == P::kCols && tile_rows % P::kRowStep == 0;
@@ -164,7 +166,10 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
         if (last) finish.ask_for(row + skipped, first_col + c, tile_rows, tile_cols);
         finish.some(P::kRows);
       } else {
-        if (last) epilogue->expect(row + skipped, first_col + c, tile_rows, tile_cols, ahead);
+        const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
+                               : Epilogue::Runs{};
+        for (int64_t byte = 0; byte < runs.bytes; byte += 64)
+          ahead.add(runs.at + byte, runs.stride, runs.rows);
         upcoming.give(ahead, lines);
       }
       P::template multiply<false>(factors, used, rows - r, cols - c, from, from_stride, to,

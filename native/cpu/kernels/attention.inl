@@ -121,7 +121,7 @@ void tile_backward(CpuDevice& device, const AttentionBackward& op) {
   const AttentionForward& forward = op.forward;
   const AttentionWorkspace all = attention_workspace(
       forward.workspace, forward.q.rows, forward.k.rows, forward.heads, forward.head_dim);
-  const PackedHeads packed = packed_heads(forward, true, reinterpret_cast<float*>(all.end));
+  const PackedHeads packed = packed_heads(forward, true, all.end);
   pack_all_keys(device, forward, packed);
   backward<BF16>(device, op, [&](const BackwardTask& task, float* memory) {
     if (Document(forward, task.document).queries >= kTileQueries) {

@@ -9,7 +9,8 @@ struct QueryPart {
 
 // The first query of a part, so that all parts see about as many keys.
 inline int64_t first_of_part(const Document& document, int64_t part, int64_t parts) {
-  if (part == 0 || part == parts) return part == 0 ? 0 : document.queries;
+  if (part == 0) return 0;
+  if (part == parts) return document.queries;
   const double share = static_cast<double>(part) / static_cast<double>(parts);
   const double n = static_cast<double>(document.queries);
   const double before = static_cast<double>(larger(0, document.keys - document.queries));

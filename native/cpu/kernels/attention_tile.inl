@@ -108,15 +108,17 @@ struct HeadTile {
 };
 
 template <typename X>
-inline constexpr bool kIsF32 = sizeof(X) == sizeof(float);
+inline X* row_of(const Matrix& matrix, int64_t row, int64_t column) {
+  return static_cast<X*>(matrix.data) + row * matrix.stride + column;
+}
 
 // Rows [row, row + rows) of a head: where they stand, if whole vectors of f32 do and rows spread over
 // the first cache's sets, or else packed into `memory`.
 template <typename X>
 HeadTile head_tile(const Matrix& matrix, int64_t row, int64_t column, int64_t rows,
                    int64_t head_dim, float* memory) {
-  const X* from = static_cast<const X*>(matrix.data) + row * matrix.stride + column;
-  if constexpr (kIsF32<X>)
+  const X* from = row_of<const X>(matrix, row, column);
+  if constexpr (sizeof(X) == sizeof(float))
     if (head_dim % kLanes == 0 && matrix.stride % 256 != 0) return {from, matrix.stride};
   pack_rows(from, matrix.stride, rows, head_dim, 1.0f, memory, tile_stride(head_dim));
   return {memory, tile_stride(head_dim)};
@@ -166,11 +168,6 @@ inline void unpack_row(const float* from, int64_t head_dim, float scale, X* to) 
   int64_t i = 0;
   for (; i + kLanes <= head_dim; i += kLanes) store(to + i, load(from + i) * factor);
   for (; i < head_dim; ++i) to[i] = from_float<X>(from[i] * scale);
-}
-
-template <typename X>
-inline X* row_of(const Matrix& matrix, int64_t row, int64_t column) {
-  return static_cast<X*>(matrix.data) + row * matrix.stride + column;
 }
 
 // The keys [low, high) that a query sees, counted from its document's first key.
