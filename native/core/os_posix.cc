@@ -116,17 +116,32 @@ void MappedFile::drop_pages(size_t offset, size_t bytes) const {
   if (begin < end) ::madvise(const_cast<uint8_t*>(data_) + begin, end - begin, MADV_DONTNEED);
 }
 
+// What x86-64 and arm64 (with pages of 4 KiB) have besides small pages.
+constexpr size_t kHugePage = size_t{2} << 20;
+
 void* allocate_pages(size_t bytes) {
   if (bytes == 0) bytes = 1;
-  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  // A block that is large begins where a huge page can begin: whole huge pages also lie in memory
+  // as they lie here, so that blocks of a cache's size meet each of its sets equally often.
+  const bool large = bytes >= kHugePage;
+  const size_t mapped = large ? bytes + kHugePage : bytes;
+  void* memory =
+      ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED)
     throw Error(ErrorCode::kOutOfMemory,
                 "cannot allocate " + std::to_string(bytes) + " bytes: " + std::strerror(errno), {},
                 "lower the batch size or the length, or use block checkpointing");
+  if (!large) return memory;
+  const uintptr_t page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = reinterpret_cast<uintptr_t>(memory), last = first + mapped;
+  const uintptr_t begin = (first + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (begin + bytes + page - 1) / page * page;
+  if (first < begin) ::munmap(memory, begin - first);
+  if (end < last) ::munmap(reinterpret_cast<void*>(end), last - end);
 #ifdef MADV_HUGEPAGE
-  if (bytes >= (size_t{4} << 20)) ::madvise(memory, bytes, MADV_HUGEPAGE);
+  ::madvise(reinterpret_cast<void*>(begin), bytes, MADV_HUGEPAGE);
 #endif
-  return memory;
+  return reinterpret_cast<void*>(begin);
 }
 
 void free_pages(void* pointer, size_t bytes) noexcept {

@@ -54,9 +54,13 @@ Isa detect() {
   const bool avx512 = (state & 0xe6) == 0xe6 && bit(extended.ebx, 16) && bit(extended.ebx, 17) &&
                       bit(extended.ebx, 30) && bit(extended.ebx, 31);
   if (!avx512) return Isa::kAvx2;
+#ifdef LOWRANK_TIMED_TILES
+  return Isa::kAmx;
+#else
   const bool amx = (state & 0x60000) == 0x60000 && bit(extended.edx, 22) && bit(extended.edx, 24) &&
                    bit(cpuid(7, 1).eax, 5);
   return amx && permit_amx() ? Isa::kAmx : Isa::kAvx512;
+#endif
 }
 
 }  // namespace

@@ -66,3 +66,48 @@ class Upcoming {
   int count_ = 0, part_ = 0;
   int64_t lines_ = 0, row_ = 0, line_ = 0;
 };
+
+// What goes on between the steps of tile products, whose units leave the others idle: lines that are
+// needed soon are asked for, few at once, because the processor keeps track of few, and the tile
+// before goes to the output as bf16. A product works on a copy, which the compiler can keep in
+// registers. Few instructions and no branches that are hard to predict: the processor has to stay
+// ahead of the tiles.
+struct Steps {
+  // Lines of memory in order.
+  const char* lines = nullptr;
+  int64_t lines_left = 0, lines_a_step = 0;
+  // Rows of the output that are asked for; `out_second` bytes on there may be a second line.
+  const char* out = nullptr;
+  int64_t out_stride = 0, out_left = 0, out_second = 0;
+  // Sums [rows][2 kLanes] that become rows of the output, plus the addend's (null: none).
+  const float* sums = nullptr;
+  BF16* to = nullptr;
+  const BF16* addend = nullptr;
+  int64_t to_stride = 0, addend_stride = 0, rows_left = 0;
+  int64_t rows_a_step = 2;  // of both kinds
+
+  LOWRANK_INLINE void operator()() {
+    for (int64_t i = smaller(lines_a_step, lines_left); i > 0; --i, lines += 64)
+      __builtin_prefetch(lines, 0, 2);
+    lines_left -= lines_a_step;
+    for (int64_t i = smaller(rows_a_step, out_left); i > 0; --i, out += out_stride) {
+      __builtin_prefetch(out, 1);
+      __builtin_prefetch(out + out_second, 1);
+    }
+    out_left -= rows_a_step;
+    finish(rows_a_step);
+  }
+
+  LOWRANK_INLINE void finish(int64_t most) {
+    for (int64_t i = smaller(most, rows_left); i > 0; --i, sums += 2 * kLanes, to += to_stride) {
+      F32 low = load(sums), high = load(sums + kLanes);
+      if (addend) {
+        low = low + load(addend);
+        high = high + load(addend + kLanes);
+        addend += addend_stride;
+      }
+      store_two(to, low, high);
+    }
+    rows_left -= most;
+  }
+};

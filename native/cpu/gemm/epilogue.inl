@@ -16,6 +16,11 @@ struct Epilogue {
     return dtype == DType::kF32 && col_stride == 1 && !bias && !rows && !mask &&
            !(residual && accumulate);
   }
+  // Whether sums become rows of bf16 with one addend at most.
+  bool is_bf16_rows() const {
+    return dtype == DType::kBF16 && col_stride == 1 && !bias && !rows && !mask &&
+           !(residual && accumulate);
+  }
   LOWRANK_INLINE float* out_at(int64_t row, int64_t col) const {
     return static_cast<float*>(out) + row * row_stride + col;
   }
@@ -78,52 +83,60 @@ void finish_tile(const Epilogue& e, int64_t row, int64_t col, int64_t rows, int6
   }
 }
 
-// What can be done while a tile's sums are computed, some rows at a time: those of the tile before
-// go to the output, and the lines that this one's will go to are asked for, few at once, because
-// the processor keeps track of few.
+// The tiles of a product: while one is computed the sums of the one before go to the output, and the
+// lines that its own will go to are asked for.
 template <typename P>
 struct Meanwhile {
   const Epilogue* epilogue = nullptr;
   int64_t row = 0, col = 0, rows = 0, cols = 0;
   float* sums = nullptr;  // [rows][P::kCols]
-  Epilogue::Runs ahead;
-  const char* fetched = nullptr;
-  int64_t fetch_bytes = 0, fetch_step = 0;
+  Steps steps;
 
-  LOWRANK_INLINE void some(int64_t most) {
-    for (int64_t i = smaller(fetch_step, fetch_bytes); i > 0; i -= 64) {
-      __builtin_prefetch(fetched, 0, 2);
-      fetched += 64;
-      fetch_bytes -= 64;
-    }
-    for (int64_t i = smaller(most, ahead.rows); i > 0; --i, --ahead.rows, ahead.at += ahead.stride)
-      for (int64_t byte = 0; byte < ahead.bytes; byte += 64) __builtin_prefetch(ahead.at + byte, 1);
-    const int64_t count = smaller(most, rows);
-    if (count <= 0) return;
-    if (cols == P::kCols)
-      finish_tile<P::kCols>(*epilogue, row, col, count, cols, sums, P::kCols);
-    else
-      finish_tile<0>(*epilogue, row, col, count, cols, sums, P::kCols);
-    row += count;
-    rows -= count;
-    sums += count * P::kCols;
+  // Tiles of so many steps follow.
+  void begin(const Epilogue* given, int64_t tile_steps) {
+    epilogue = given;
+    steps.rows_a_step = (P::kRows + tile_steps - 1) / larger(1, tile_steps);
   }
 
-  // All that is left, and what comes next: the sums [count, columns] at (to_row, to_col).
+  // The sums that wait go to the output, and these wait: [count, columns] at (to_row, to_col).
   LOWRANK_INLINE void next(int64_t to_row, int64_t to_col, int64_t count, int64_t columns,
                            float* from) {
-    some(P::kRows);
+    finish();
+    const Epilogue& e = *epilogue;
+    if (columns == P::kCols && e.is_bf16_rows()) {
+      steps.sums = from;
+      steps.rows_left = count;
+      steps.to = static_cast<BF16*>(e.out) + to_row * e.row_stride + to_col;
+      steps.to_stride = e.row_stride;
+      steps.addend = e.accumulate ? steps.to : nullptr;
+      steps.addend_stride = e.row_stride;
+      if (!e.residual) return;
+      steps.addend_stride = e.residual->stride;
+      steps.addend =
+          static_cast<const BF16*>(e.residual->data) + to_row * steps.addend_stride + to_col;
+      return;
+    }
     row = to_row, col = to_col, rows = count, cols = columns, sums = from;
   }
-
-  // `bytes` from `from` on, over about so many steps.
-  void fetch(const void* from, int64_t bytes, int64_t steps) {
-    fetched = static_cast<const char*>(from);
-    fetch_bytes = bytes;
-    fetch_step = round_up(bytes / larger(1, steps) + 1, 64);
+  LOWRANK_INLINE void finish() {
+    if (steps.rows_left > 0) steps.finish(steps.rows_left);
+    if (rows <= 0) return;
+    if (cols == P::kCols)
+      finish_tile<P::kCols>(*epilogue, row, col, rows, cols, sums, P::kCols);
+    else
+      finish_tile<0>(*epilogue, row, col, rows, cols, sums, P::kCols);
+    rows = 0;
   }
 
+  // Asks for memory over about so many steps.
+  void ask_over(const void* from, int64_t bytes, int64_t count) {
+    steps.lines = static_cast<const char*>(from);
+    steps.lines_left = (bytes + 63) / 64;
+    steps.lines_a_step = (steps.lines_left + count - 1) / larger(1, count);
+  }
   LOWRANK_INLINE void ask_for(int64_t to_row, int64_t to_col, int64_t count, int64_t columns) {
-    ahead = epilogue->runs_at(to_row, to_col, count, columns);
+    const auto runs = epilogue->runs_at(to_row, to_col, count, columns);
+    steps.out = runs.at, steps.out_stride = runs.stride, steps.out_left = runs.rows;
+    steps.out_second = runs.bytes > 64 ? 64 : 0;
   }
 };

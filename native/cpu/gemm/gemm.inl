@@ -49,8 +49,8 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 #include "cpu/gemm/tile_f32.inl"
 #include "cpu/gemm/policy_f32.inl"
 #ifdef LOWRANK_AMX
-#ifdef LOWRANK_AMX_EMULATED
-#include "cpu/tiles_emulated.inl"
+#ifdef LOWRANK_TILES
+#include LOWRANK_TILES
 #else
 #include "cpu/gemm/tiles_amx.inl"
 #endif

@@ -125,8 +125,7 @@ void linear_backward(CpuDevice& device, const LinearBackward& op) {
   void* packed_d_y = workspace.take(
       larger(packed_left_bytes<P>(edge_rows, out), packed_left_bytes<P>(out, tokens)));
   if (op.d_x.data || op.segment_count > 0) {
-    const PackedLeft<P> left =
-        pack_left_later<P>(device, d_y, 0, tokens, out, depth_of_segments<P>(op), in, packed_d_y);
+    const PackedLeft<P> left = pack_left<P>(device, d_y, 0, tokens, out, packed_d_y);
     const bool projected = op.d_x.data && projects<P>(op, tokens, out);
     for (int32_t i = 0; !projected && i < op.segment_count; ++i) {
       const LoraSegment& segment = op.segments[i];

@@ -87,8 +87,7 @@ void linear_forward(CpuDevice& device, const LinearForward& op) {
                     pack_left<P>(device, left, segment.row_begin, segment.row_end, in, packed_x),
                     segment, in, op.xa);
   }
-  const PackedLeft<P> left = pack_left_later<P>(device, {x, false}, 0, tokens, in,
-                                                depth_of_segments<P>(op), out, packed_x);
+  const PackedLeft<P> left = pack_left<P>(device, {x, false}, 0, tokens, in, packed_x);
   int64_t count = 0;
   terms[count++] = {left, {source_of(op.weight), true}, 0, tokens};
   if (projects<P>(op, tokens, in)) {

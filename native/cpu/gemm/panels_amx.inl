@@ -1,14 +1,16 @@
 // Panels of bf16 for the AMX tiles (Intel SDM vol. 1, chapter 18). A tile holds 16 rows of 64
 // bytes. A left tile is 16 rows x 32 k; a right tile is 16 pairs of k x 16 columns, each pair
 // together ("VNNI"). Panels are 32 rows or columns wide, so that four tiles of sums use every
-// loaded tile twice; the two tiles of a step of 32 k stand side by side.
+// loaded tile twice; the two tiles of a step of 32 k stand side by side. A left panel may also be
+// rows of a matrix.
 
 constexpr int64_t kPanel = 32;
 constexpr int64_t kTile = 512;        // elements of a tile
 constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
 
-// 16 x 16 pairs turned round: rows[j] holds 16 pairs of k of column j.
-LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to) {
+// 16 x 16 pairs turned round: rows[j] holds 16 pairs of k of column j. Rows of the result are
+// `stride` elements apart.
+LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to, int64_t stride = 32) {
   __m512i a[16], b[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 8; ++i) {
@@ -31,8 +33,8 @@ LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to) {
   }
 #pragma GCC unroll 16
   for (int i = 0; i < 8; ++i) {
-    _mm512_store_si512(to + i * 32, _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88));
-    _mm512_store_si512(to + (i + 8) * 32, _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd));
+    _mm512_store_si512(to + i * stride, _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88));
+    _mm512_store_si512(to + (i + 8) * stride, _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd));
   }
 }
 
@@ -50,13 +52,24 @@ LOWRANK_INLINE __m512i pairs_of(__m512i even, __m512i odd, int half) {
   return _mm512_permutex2var_epi16(even, pair_index(16 * half), odd);
 }
 
-#define LOWRANK_TILE_PANEL(tile, from, streamed) \
-  do {                                           \
-    if constexpr (streamed)                      \
-      LOWRANK_TILE_STREAM(tile, from, 64);       \
-    else                                         \
-      LOWRANK_TILE_LOAD(tile, from, 64);         \
+#define LOWRANK_TILE_PANEL(tile, from, stride, streamed) \
+  do {                                                   \
+    if constexpr (streamed)                              \
+      LOWRANK_TILE_STREAM(tile, from, stride);           \
+    else                                                 \
+      LOWRANK_TILE_LOAD(tile, from, stride);             \
   } while (false)
+
+// Where a left panel's tiles stand: rows `row_bytes` apart, the second tile `below` and the next step
+// of depth `step` elements on.
+struct LeftTiles {
+  const uint16_t* at;
+  int64_t row_bytes, below, step;
+};
+LOWRANK_INLINE LeftTiles left_panel(const uint16_t* panel) { return {panel, 64, kTile, kStep}; }
+LOWRANK_INLINE LeftTiles left_rows(const uint16_t* rows, int64_t stride) {
+  return {rows, stride * 2, 16 * stride, 32};
+}
 
 // Sums of up to 2 x 2 tiles in tiles 0 to 3. Without the second row or column of tiles, that part
 // of the sums' memory isn't touched.
@@ -81,18 +94,18 @@ struct TileProduct {
     if constexpr (kBelow && kBeside) LOWRANK_TILE_LOAD(3, lower + 16, bytes);
   }
 
-  // Adds left panel x right panel over `depth` k, a multiple of 32. kStreamRight: right panels pass
-  // by while the left one stays in the first cache, or the other way round. side() is done after
-  // every step: vector units are idle while tiles multiply.
+  // Adds left x right panel over `depth` k, a multiple of 32. kStreamRight: right panels pass by
+  // while the left one stays in the first cache, or the other way round. side() is done after every
+  // step: vector units are idle while tiles multiply.
   template <bool kStreamRight, typename Side>
-  LOWRANK_INLINE static void add(const uint16_t* left, const uint16_t* right, int64_t depth,
-                                 const Side& side) {
-    for (int64_t k = 0; k < depth; k += 32, left += kStep, right += kStep) {
-      LOWRANK_TILE_PANEL(4, left, !kStreamRight);
-      LOWRANK_TILE_PANEL(6, right, kStreamRight);
-      if constexpr (kBeside) LOWRANK_TILE_PANEL(7, right + kTile, kStreamRight);
+  LOWRANK_INLINE static void add(LeftTiles left, const uint16_t* right, int64_t depth, Side&& side) {
+    for (int64_t k = 0; k < depth; k += 32, left.at += left.step, right += kStep) {
+      LOWRANK_TILE_PANEL(4, left.at, left.row_bytes, !kStreamRight);
+      LOWRANK_TILE_PANEL(6, right, 64, kStreamRight);
+      if constexpr (kBeside) LOWRANK_TILE_PANEL(7, right + kTile, 64, kStreamRight);
       LOWRANK_TILE_MULTIPLY(0, 4, 6);
-      if constexpr (kBelow) LOWRANK_TILE_PANEL(5, left + kTile, !kStreamRight);
+      if constexpr (kBelow)
+        LOWRANK_TILE_PANEL(5, left.at + left.below, left.row_bytes, !kStreamRight);
       if constexpr (kBeside) LOWRANK_TILE_MULTIPLY(1, 4, 7);
       if constexpr (kBelow) LOWRANK_TILE_MULTIPLY(2, 5, 6);
       if constexpr (kBelow && kBeside) LOWRANK_TILE_MULTIPLY(3, 5, 7);
@@ -115,6 +128,6 @@ inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t
                             int64_t stride, bool begin) {
   using Product = TileProduct<2, 2>;
   Product::begin(begin ? nullptr : c, stride);
-  Product::add<false>(left, right, depth, [] {});
+  Product::add<false>(left_panel(left), right, depth, [] {});
   Product::end(c, stride);
 }

@@ -58,7 +58,7 @@ struct AmxPolicy {
     for (int64_t i = count; i < padded; ++i) to[i] = 0;
   }
 
-  // Panels are packed, so that the strides go unused.
+  // The left operand's rows, and right panels, whose stride goes unused.
   struct Factors {
     const uint16_t* left;
     int64_t left_stride;
@@ -66,48 +66,48 @@ struct AmxPolicy {
     int64_t right_stride;
     int64_t depth;
   };
-  static constexpr bool reads_in_place(const Operand&, int64_t) { return false; }
   static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
   static constexpr int64_t kShortDepth = kDepthBlock;
 
+  // Whether tiles can read the left operand's rows where they stand.
+  LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,
+                                                 int64_t depth) {
+    const Source& source = left.source;
+    return !left.transposed && is_plain(source) && !source.rows && row_end % kRows == 0 &&
+           depth % kDepthUnit == 0 && source.stride % 32 == 0 &&
+           reinterpret_cast<uintptr_t>(source.data) % 64 == 0 &&
+           source.stride * 2 % kSetBytes != 0;
+  }
+  // Rows that are multiples of this apart share few sets of the first cache.
+  static constexpr int64_t kSetBytes = 2048;
+
+  // Elements from row to row of a packed left operand.
+  LOWRANK_INLINE static int64_t left_stride(int64_t depth) {
+    const int64_t padded = round_up(depth, kDepthUnit);
+    return padded * 2 % kSetBytes == 0 ? padded + 32 : padded;
+  }
+
+  // Rows [first, first + count) of the left operand, count <= kRows; the other rows are zero.
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,
                         uint16_t* to) {
-    pack_left_block(left, first, count, 0, depth, to);
-  }
-
-  // Rows [first, first + count) of the left operand, count <= kRows, over depth [k0, k0 + depth).
-  static void pack_left_block(const Operand& left, int64_t first, int64_t count, int64_t k0,
-                              int64_t depth, uint16_t* to) {
-    const int64_t padded = round_up(depth, kDepthUnit);
+    const int64_t padded = round_up(depth, kDepthUnit), stride = left_stride(depth);
     if (left.transposed) {
-      for (int64_t k = 0; k < padded; k += 32, to += kStep)
-        pack_left_columns(left.source, k0 + k, smaller(32, depth - k), first, count, to);
+      for (int64_t k = 0; k < padded; k += 32)
+        pack_left_columns(left.source, k, smaller(32, depth - k), first, count, to + k, stride);
       return;
     }
-    if (count < kRows) __builtin_memset(to, 0, static_cast<size_t>(padded * kRows) * 2);
-    const bool plain = is_plain(left.source) && depth == padded;
-    alignas(64) uint16_t run[kDepthBlock];
-    for (int64_t i = 0; i < count; ++i) {
-      uint16_t* row = to + i / 16 * kTile + i % 16 * 32;
-      for (int64_t block = 0; block < padded; block += kDepthBlock) {
-        const int64_t n = smaller(kDepthBlock, padded - block);
-        const uint16_t* at = run;
-        if (plain)
-          at = plain_at(left.source, first + i, k0 + block);
-        else
-          read_bf16(left.source, first + i, k0 + block, smaller(n, depth - block), n, run);
-        for (int64_t k = 0; k < n; k += 32, row += kStep)
-          _mm512_store_si512(row, _mm512_loadu_si512(at + k));
+    for (int64_t i = 0; i < count; ++i, to += stride)
+      for (int64_t k = 0; k < padded; k += kDepthBlock) {
+        const int64_t n = smaller(kDepthBlock, padded - k);
+        read_bf16(left.source, first + i, k, smaller(n, depth - k), n, to + k);
       }
-    }
+    __builtin_memset(to, 0, static_cast<size_t>((kRows - count) * stride) * 2);
   }
 
-  // Columns [k, k + 32) of a row of left panels whose depth is `padded`.
-  LOWRANK_INLINE static void put_left(uint16_t* panels, int64_t padded, int64_t row, int64_t k,
+  // Columns [k, k + 32) of a row of left operands whose rows are `stride` apart.
+  LOWRANK_INLINE static void put_left(uint16_t* rows, int64_t stride, int64_t row, int64_t k,
                                       F32 low, F32 high) {
-    uint16_t* to = panels + row / kRows * kRows * padded + k / 32 * kStep + row % 32 / 16 * kTile +
-                   row % 16 * 32;
-    _mm512_store_si512(to, round_two(low, high));
+    _mm512_store_si512(rows + row * stride + k, round_two(low, high));
   }
 
   // Two rows of a source as bf16, [2][padded], where they stand if they can be read there. Rows
@@ -129,7 +129,7 @@ struct AmxPolicy {
 
   // A step of a left panel whose k are the source's rows [row, row + count).
   static void pack_left_columns(const Source& source, int64_t row, int64_t count, int64_t col,
-                                int64_t cols, uint16_t* to) {
+                                int64_t cols, uint16_t* to, int64_t stride) {
     alignas(64) uint16_t memory[2 * kRows];
     const bool plain = is_plain(source) && cols == kRows;
     __m512i pairs[2][16];
@@ -140,8 +140,8 @@ struct AmxPolicy {
       pairs[0][i] = pairs_of(even, odd, 0);
       pairs[1][i] = pairs_of(even, odd, 1);
     }
-    transpose_pairs(pairs[0], to);
-    transpose_pairs(pairs[1], to + kTile);
+    transpose_pairs(pairs[0], to, stride);
+    transpose_pairs(pairs[1], to + 16 * stride, stride);
   }
 
   // 16 columns from `col` on, rows of the source (a weight read forward), into tiles kStep apart.
@@ -204,13 +204,12 @@ struct AmxPolicy {
                    to + kTile);
     }
   }
-  static constexpr int64_t kSideRows = 2;  // of a tile, finished in a step of the next one
 
   // As F32Policy::multiply, in whole tiles: what isn't needed of one is zero.
   template <bool kStreamRight, typename Side>
   static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                        const float* from, int64_t from_stride, float* to, int64_t to_stride,
-                       const Side& side) {
+                       Side& side) {
     if (rows > 16)
       cols > 16 ? multiply_tiles<2, 2, kStreamRight>(factors, count, from, from_stride, to,
                                                      to_stride, side)
@@ -226,11 +225,20 @@ struct AmxPolicy {
   template <int kRowTiles, int kColTiles, bool kStreamRight, typename Side>
   LOWRANK_INLINE static void multiply_tiles(const Factors* factors, int count, const float* from,
                                             int64_t from_stride, float* to, int64_t to_stride,
-                                            const Side& side) {
+                                            Side& side) {
     using Product = TileProduct<kRowTiles, kColTiles>;
     Product::begin(from, from_stride);
-    for (; count > 0; --count, ++factors)
-      Product::template add<kStreamRight>(factors->left, factors->right, factors->depth, side);
+    if constexpr (__is_same(Side, Steps)) {
+      Steps steps = side;
+      for (; count > 0; --count, ++factors)
+        Product::template add<kStreamRight>(left_rows(factors->left, factors->left_stride),
+                                            factors->right, factors->depth, steps);
+      side = steps;
+    } else {
+      for (; count > 0; --count, ++factors)
+        Product::template add<kStreamRight>(left_rows(factors->left, factors->left_stride),
+                                            factors->right, factors->depth, side);
+    }
     Product::end(to, to_stride);
   }
 };

@@ -33,7 +33,7 @@ struct F32Policy {
   }
 
   // Whether the left operand needs no packing. Rows are read in steps of kRowStep.
-  LOWRANK_INLINE static bool reads_in_place(const Operand& left, int64_t row_end) {
+  LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end, int64_t) {
     return !left.transposed && is_plain(left.source) && row_end % kRowStep == 0 &&
            left.source.stride * 4 % kSetBytes != 0;
   }
@@ -47,6 +47,8 @@ struct F32Policy {
     return !right.transposed && is_plain(right.source) && rows <= 2 * kRows && cols % kCols == 0;
   }
   static constexpr int64_t kShortDepth = 32;
+
+  LOWRANK_INLINE static int64_t left_stride(int64_t depth) { return depth; }
 
   // Rows [first, first + count) of the left operand, count <= kRows, over its whole depth.
   static void pack_left(const Operand& left, int64_t first, int64_t count, int64_t depth,

@@ -12,8 +12,7 @@ struct PackedLeft {
   const typename P::Packed* data = nullptr;  // panels of P::kRows rows over the whole depth
   int64_t first_panel = 0;                   // the panel that stands first in `data`
   int64_t depth = 0;
-  int64_t row_stride = 0;  // of an operand that is read where it stands; 0: packed
-  Operand operand;         // what is packed panel by panel when its turn comes, where data is null
+  int64_t row_stride = 0;  // of panels that are rows of a matrix; 0: blocks of depth, [row][k]
 };
 
 template <typename P>
@@ -23,7 +22,7 @@ LOWRANK_INLINE int64_t padded_depth(int64_t depth) {
 
 template <typename P>
 LOWRANK_INLINE int64_t packed_left_bytes(int64_t rows, int64_t depth) {
-  const int64_t elements = round_up(rows, P::kRows) * padded_depth<P>(depth);
+  const int64_t elements = round_up(rows, P::kRows) * P::left_stride(depth);
   return round_up(elements * static_cast<int64_t>(sizeof(typename P::Packed)), 64);
 }
 
@@ -35,15 +34,16 @@ PackedLeft<P> pack_left(CpuDevice& device, const Operand& left, int64_t row_begi
   using Packed = typename P::Packed;
   PackedLeft<P> packed;
   packed.depth = depth;
-  if (P::reads_in_place(left, row_end)) {
+  if (P::reads_left_in_place(left, row_end, depth)) {
     packed.data = static_cast<const Packed*>(left.source.data);
     packed.row_stride = left.source.stride;
     return packed;
   }
   packed.data = static_cast<const Packed*>(to);
   packed.first_panel = row_begin / P::kRows;
+  if (P::kStrips) packed.row_stride = P::left_stride(depth);
   const int64_t panels = (row_end + P::kRows - 1) / P::kRows - packed.first_panel;
-  const int64_t panel_size = padded_depth<P>(depth) * P::kRows;
+  const int64_t panel_size = P::left_stride(depth) * P::kRows;
   device.pool.parallel_for(panels, [&](int64_t panel, int) {
     const int64_t first = (packed.first_panel + panel) * P::kRows;
     P::pack_left(left, first, smaller(P::kRows, row_end - first), depth,
@@ -164,7 +164,6 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
       ahead.count = 0;
       if constexpr (P::kStrips) {
         if (last) finish.ask_for(row + skipped, first_col + c, tile_rows, tile_cols);
-        finish.some(P::kRows);
       } else {
         const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
                                : Epilogue::Runs{};
@@ -176,7 +175,7 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
                                   to_stride, ahead);
       if (!last || direct) continue;
       finish.next(row + skipped, first_col + c, tile_rows, tile_cols, to + skipped * P::kCols);
-      finish.some(P::kRows);
+      finish.finish();
     }
   }
 }

@@ -20,12 +20,12 @@ constexpr int64_t kMostProjected = 64;  // rank of a projection
 template <typename P>
 struct StripMemory {
   using Packed = typename P::Packed;
-  float sums[P::kRows * kMostStripCols];        // [column panel][P::kRows][P::kCols]
-  float projection[P::kRows * kMostProjected];  // the same, of the projection
-  Packed left[P::kRows * kChainDepth<P>];       // blocks of a row panel, packed in turn
-  Packed projected[P::kRows * kMostProjected];  // the projection's row panel
-  Packed right[kStripBytes / sizeof(Packed)];   // the terms' panels one after the other
-  Packed projection_right[kMostProjected * kStripBytes / (P::kCols * sizeof(Packed))];
+  static constexpr int64_t kRight = kStripBytes / static_cast<int64_t>(sizeof(Packed));
+  float sums[P::kRows * kMostStripCols];        // tiles that wait for more depth
+  float projection[P::kRows * kMostProjected];  // [column panel][P::kRows][P::kCols]
+  Packed projected[P::kRows * kMostProjected];  // the same as a left panel
+  Packed right[kRight];                         // [block of depth][column panel][a right panel]
+  Packed projection_right[kMostProjected * kRight / P::kCols];
 };
 
 // One strip of columns and some rows.
@@ -37,121 +37,134 @@ struct StripTask {
   const Term<P>* terms = nullptr;
   int64_t term_count = 0, first_row = 0, end_row = 0, output_row = 0, first_col = 0, cols = 0;
   bool keeps_projection = false;  // one strip of each row writes it down
+  const Epilogue* epilogue = nullptr;
   StripMemory<P>& memory;
-  Meanwhile<P> meanwhile;
 
+  Meanwhile<P> meanwhile;
   const Projection* projection = nullptr;
   int64_t rank = 0;
-  Panels<P> panels[kChain];
-  int chained = 0, turn = 0;
-  bool begun = false;
+  int turn = 0;
   alignas(64) float tiles[2][P::kRows * P::kCols];
 
-  // Calls body(term, k0, depth) for every block of depth.
+  // A block of a term's depth and where its panels begin.
+  struct Block {
+    const Term<P>* term = nullptr;
+    int64_t k0 = 0, depth = 0;
+    Packed *right = nullptr, *down = nullptr;
+    Panels<P> panels;
+  };
+  // Blocks whose shares of a tile are added before it goes to memory.
+  struct Chain {
+    Block blocks[kChain];
+    int count = 0;
+    bool begin = true, last = false;
+  };
+
+  // Calls body(chain) for all blocks of depth in order.
   template <typename Body>
-  LOWRANK_INLINE void for_each_block(const Body& body) const {
+  LOWRANK_INLINE void for_each_chain(const Body& body) const {
+    Chain chain;
+    int64_t used = 0;
+    Packed *right = memory.right, *down = memory.projection_right;
     for (int64_t t = 0; t < term_count; ++t) {
-      const int64_t depth = terms[t].left.depth, block = depth_block(depth, P::kDepthBlock);
-      for (int64_t k0 = 0; k0 < depth; k0 += block) body(terms[t], k0, smaller(block, depth - k0));
+      const Term<P>& term = terms[t];
+      const int64_t most = depth_block(term.left.depth, P::kDepthBlock);
+      for (int64_t k0 = 0; k0 < term.left.depth; k0 += most) {
+        const int64_t depth = smaller(most, term.left.depth - k0), padded = padded_depth<P>(depth);
+        if (chain.count == kChain || (chain.count > 0 && used + padded > kChainDepth<P>)) {
+          body(chain);
+          chain.begin = false;
+          chain.count = 0;
+          used = 0;
+        }
+        Block& block = chain.blocks[chain.count++];
+        block.term = &term, block.k0 = k0, block.depth = depth;
+        block.right = right, block.down = down;
+        block.panels = Panels<P>(Piece<P>{&term, k0, depth, right});
+        if (term.projection) {
+          block.panels.left = memory.projected;
+          block.panels.left_panel = 0;
+          block.panels.left_stride = round_up(rank, P::kCols);
+        }
+        right += padded * round_up(cols, P::kCols);
+        down += padded * round_up(rank, P::kCols);
+        used += padded;
+      }
     }
+    chain.last = true;
+    body(chain);
   }
 
   void run() {
-    for (int64_t t = 0; t < term_count; ++t)
+    int64_t depth = 0;
+    for (int64_t t = 0; t < term_count; ++t) {
       if (terms[t].projection) projection = terms[t].projection, rank = terms[t].left.depth;
-    Packed *right = memory.right, *down = memory.projection_right;
-    for_each_block([&](const Term<P>& term, int64_t k0, int64_t depth) {
-      P::pack_right(term.right, first_col, cols, k0, depth, right);
-      right += padded_depth<P>(depth) * round_up(cols, P::kCols);
-      if (!projection || &term != terms) return;
-      P::pack_right(projection->right, 0, rank, k0, depth, down);
-      down += padded_depth<P>(depth) * round_up(rank, P::kCols);
+      depth += padded_depth<P>(terms[t].left.depth);
+    }
+    meanwhile.begin(epilogue, smaller(depth, P::kDepthBlock) / P::kDepthUnit);
+    for_each_chain([&](const Chain& chain) {
+      for (int i = 0; i < chain.count; ++i) {
+        const Block& block = chain.blocks[i];
+        P::pack_right(block.term->right, first_col, cols, block.k0, block.depth, block.right);
+        if (projection && block.term == terms)
+          P::pack_right(projection->right, 0, rank, block.k0, block.depth, block.down);
+      }
     });
     for (int64_t row = first_row; row < end_row; row += P::kRows) run_panel(row);
-    meanwhile.some(P::kRows);
+    meanwhile.finish();
   }
 
+  // The strip's panels pass by a block of one row panel.
   void run_panel(int64_t row) {
-    const Packed *right = memory.right, *down = memory.projection_right;
-    const int64_t rows = smaller(P::kRows, end_row - row);
-    int64_t depth_used = 0;
-    begun = false;
-    if (row + P::kRows < end_row) fetch_panel(row + P::kRows);
-    for_each_block([&](const Term<P>& term, int64_t k0, int64_t depth) {
-      const int64_t padded = padded_depth<P>(depth);
-      if (row + P::kRows > term.row_begin && row < term.row_end) {
-        if (chained == kChain || (chained > 0 && depth_used + padded > kChainDepth<P>)) {
-          multiply(row, rows, false);
-          depth_used = 0;
-        }
-        Panels<P>& panel = panels[chained++];
-        panel = Panels<P>(Piece<P>{&term, k0, depth, right});
-        if (term.projection) {
-          panel.left = memory.projected;
-          panel.left_panel = 0;
-        } else if (!term.left.data) {
-          Packed* to = memory.left + depth_used * P::kRows;
-          P::pack_left_block(term.left.operand, row, smaller(P::kRows, term.row_end - row), k0,
-                             depth, to);
-          panel.left = to;
-          panel.left_panel = 0;
-        }
-        if (projection && &term == terms) {
-          project(panel.at(row / P::kRows, 0), rows, k0, down);
-          down += padded * round_up(rank, P::kCols);
-          if (k0 + depth == term.left.depth) keep_projected(row, rows);
-        }
-        depth_used += padded;
+    if (row + P::kRows < end_row) ask_for_panel(row + P::kRows);
+    for_each_chain([&](const Chain& chain) {
+      for (int i = 0; projection && i < chain.count; ++i) {
+        const Block& block = chain.blocks[i];
+        if (block.term != terms) continue;
+        const int64_t rows = smaller(P::kRows, end_row - row);
+        project(block, row, rows);
+        if (block.k0 + block.depth == terms[0].left.depth) keep_projected(row, rows);
       }
-      right += padded * round_up(cols, P::kCols);
+      for (int64_t c = 0; c < cols; c += P::kCols) multiply(chain, row, c, memory.sums + c * P::kRows);
     });
-    multiply(row, rows, true);
   }
 
-  // Where the first term's rows from `row` on stand together, they come from beyond the second
-  // cache while those before them are multiplied.
-  void fetch_panel(int64_t row) {
+  // The first term's rows come from beyond the second cache while those before them are multiplied.
+  void ask_for_panel(int64_t row) {
     const PackedLeft<P>& left = terms[0].left;
-    const int64_t rows = smaller(P::kRows, end_row - row);
-    const int64_t depth = padded_depth<P>(left.depth);
-    const int64_t steps = round_up(cols, P::kCols) / P::kCols * (depth / P::kDepthUnit);
-    const Source& source = left.operand.source;
-    if (left.data)
-      meanwhile.fetch(left.data + (row / P::kRows - left.first_panel) * P::kRows * depth,
-                      P::kRows * depth * static_cast<int64_t>(sizeof(Packed)), steps);
-    else if (!left.operand.transposed && !source.rows && source.element == Element::kBF16 &&
-             source.stride == left.depth)
-      meanwhile.fetch(static_cast<const uint16_t*>(source.data) + row * source.stride,
-                      rows * source.stride * 2, steps);
+    const int64_t panel = P::kRows * left.row_stride;
+    const int64_t tiles_in_row = (cols + P::kCols - 1) / P::kCols;
+    meanwhile.ask_over(left.data + (row / P::kRows - left.first_panel) * panel,
+                       panel * static_cast<int64_t>(sizeof(Packed)),
+                       tiles_in_row * padded_depth<P>(left.depth) / P::kDepthUnit);
   }
 
-  void multiply(int64_t row, int64_t rows, bool last) {
-    const int64_t skipped = larger(0, output_row - row);
-    for (int64_t c = 0; c < cols; c += P::kCols) {
-      const int64_t out_cols = smaller(P::kCols, cols - c);
-      typename P::Factors factors[kChain];
-      for (int i = 0; i < chained; ++i) factors[i] = panels[i].at(row / P::kRows, c / P::kCols);
-      float* at = memory.sums + c * P::kRows;
-      float* to = last ? tiles[turn] : at;
-      if (last) meanwhile.ask_for(row + skipped, first_col + c, rows - skipped, out_cols);
-      P::template multiply<true>(factors, chained, rows, cols - c, begun ? at : nullptr, P::kCols,
-                                 to, P::kCols, [&] { meanwhile.some(P::kSideRows); });
-      if (!last) continue;
-      meanwhile.next(row + skipped, first_col + c, rows - skipped, out_cols,
-                     to + skipped * P::kCols);
-      turn ^= 1;
-    }
-    begun = true;
-    chained = 0;
+  // A tile's sums of a chain; after the last one they go to the output during the next tile.
+  LOWRANK_INLINE void multiply(const Chain& chain, int64_t row, int64_t c, float* sums) {
+    const int64_t skipped = larger(0, output_row - row), rows = smaller(P::kRows, end_row - row);
+    const int64_t out_cols = smaller(P::kCols, cols - c);
+    typename P::Factors factors[kChain];
+    int used = 0;
+    for (int i = 0; i < chain.count; ++i)
+      if (chain.blocks[i].panels.covers(row))
+        factors[used++] = chain.blocks[i].panels.at(row / P::kRows, c / P::kCols);
+    float* to = chain.last ? tiles[turn] : sums;
+    if (chain.last) meanwhile.ask_for(row + skipped, first_col + c, rows - skipped, out_cols);
+    P::template multiply<true>(factors, used, rows, cols - c, chain.begin ? nullptr : sums,
+                               P::kCols, to, P::kCols, meanwhile.steps);
+    if (!chain.last) return;
+    meanwhile.next(row + skipped, first_col + c, rows - skipped, out_cols, to + skipped * P::kCols);
+    turn ^= 1;
   }
 
   // A block's share of a row panel's projection.
-  void project(typename P::Factors factors, int64_t rows, int64_t k0, const Packed* down) {
+  void project(const Block& block, int64_t row, int64_t rows) {
+    typename P::Factors factors = block.panels.at(row / P::kRows, 0);
     for (int64_t c = 0; c < rank; c += P::kCols) {
-      factors.right = down + c * factors.depth;
+      factors.right = block.down + c * factors.depth;
       float* sums = memory.projection + c * P::kRows;
-      P::template multiply<true>(&factors, 1, rows, rank - c, k0 > 0 ? sums : nullptr, P::kCols,
-                                 sums, P::kCols, [&] { meanwhile.some(P::kSideRows); });
+      P::template multiply<true>(&factors, 1, rows, rank - c, block.k0 > 0 ? sums : nullptr,
+                                 P::kCols, sums, P::kCols, meanwhile.steps);
     }
   }
 
@@ -209,27 +222,9 @@ void multiply_strips(CpuDevice& device, const Term<P>* terms, int64_t term_count
     strip.end_row = smaller(first_row + cut.block_rows, row_end);
     strip.first_col = first_col, strip.cols = smaller(cut.strip_cols, cols - first_col);
     strip.keeps_projection = first_col == 0;
-    strip.meanwhile.epilogue = &epilogue;
+    strip.epilogue = &epilogue;
     strip.run();
   });
-}
-
-constexpr int64_t kRepacked = 3;  // times at most
-
-// A left operand that a product with `cols` columns packs as it goes, where that is cheaper. Other
-// terms' depth may be `other_depth` together; no product may have more columns or depth.
-template <typename P>
-PackedLeft<P> pack_left_later(CpuDevice& device, const Operand& left, int64_t row_begin,
-                              int64_t row_end, int64_t depth, int64_t other_depth, int64_t cols,
-                              void* to) {
-  // Every strip packs it again.
-  const int64_t strip = strip_cols<P>(padded_depth<P>(depth) + other_depth);
-  if (!P::kStrips || strip * kRepacked < cols)
-    return pack_left<P>(device, left, row_begin, row_end, depth, to);
-  PackedLeft<P> later;
-  later.depth = depth;
-  later.operand = left;
-  return later;
 }
 
 // Output rows [row_begin, row_end), all `cols` columns. The first term covers every row.
@@ -240,7 +235,7 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
     static_assert(sizeof(StripMemory<P>) <= kThreadScratchBytes, "raise kThreadScratchBytes");
     int64_t depth = 0;
     // One row panel uses a strip only once: packed block by block (product_blocks.inl) it stays nearer.
-    bool once = row_end - row_begin <= P::kRows && terms[0].left.data;
+    bool once = row_end - row_begin <= P::kRows;
     for (int64_t t = 0; t < term_count; ++t) {
       depth += padded_depth<P>(terms[t].left.depth);
       once = once && !terms[t].projection;

@@ -20,8 +20,8 @@ namespace {
 #ifdef LOWRANK_AMX
 // Each file needs those before it.
 // clang-format off
-#ifdef LOWRANK_AMX_EMULATED
-#include "cpu/tiles_emulated.inl"
+#ifdef LOWRANK_TILES
+#include LOWRANK_TILES
 #else
 #include "cpu/gemm/tiles_amx.inl"
 #endif

@@ -2,7 +2,7 @@
 #define LOWRANK_ISA_NAMESPACE amx_emulated
 #define LOWRANK_VECTOR_BYTES 64
 #define LOWRANK_AMX
-#define LOWRANK_AMX_EMULATED
+#define LOWRANK_TILES "cpu/tiles_emulated.inl"
 #include "cpu/kernel_table.h"
 namespace lowrank::cpu::amx_emulated {
 void register_gemm(KernelTable& table);
