@@ -196,6 +196,10 @@ TEST(amx_tiles_products_over_every_edge) {
     for (const int64_t in : {2, 31, 33, 64, 545})
       for (const int64_t out : {1, 16, 17, 47, 300})
         check_plain_product(emulated.device, tokens, in, out);
+  // Whole panels of rows, read where they stand: 1,024 wide ones are packed after all.
+  for (const int64_t tokens : {32, 96})
+    for (const int64_t in : {32, 96, 608, 1024, 1152})
+      check_plain_product(emulated.device, tokens, in, 70);
   // More rows than one task has.
   check_plain_product(emulated.device, 1100, 33, 270);
 }
