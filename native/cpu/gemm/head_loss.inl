@@ -9,7 +9,7 @@ template <typename P>
 int64_t head_chunk(int64_t labelled, int64_t hidden, int64_t vocabulary) {
   const int64_t packed = static_cast<int64_t>(sizeof(typename P::Packed));
   const int64_t row_bytes =
-      vocabulary * 4 + (padded_depth<P>(vocabulary) + padded_depth<P>(hidden)) * packed + 8;
+      vocabulary * 4 + (P::left_stride(vocabulary) + P::left_stride(hidden)) * packed + 8;
   const int64_t unit = 32;
   const int64_t fitting = (kHeadBudget - (int64_t{1} << 20)) / (row_bytes * unit) * unit;
   return smaller(round_up(larger(labelled, 1), unit), smaller(kHeadChunk, larger(fitting, unit)));

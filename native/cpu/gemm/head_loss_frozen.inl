@@ -16,7 +16,7 @@ struct HeadCut {
     padded_hidden = backward ? round_up(hidden, P::kCols) : 0;
     const int64_t blocks = larger(1, (labelled + P::kHeadRows - 1) / P::kHeadRows);
     const int64_t packed =
-        padded_depth<P>(hidden) * static_cast<int64_t>(sizeof(typename P::Packed));
+        P::left_stride(hidden) * static_cast<int64_t>(sizeof(typename P::Packed));
     const int64_t part_bytes = padded_hidden * 4 + static_cast<int64_t>(sizeof(HeadSums));
     const int64_t budget =
         (kHeadBudget - (int64_t{1} << 20)) / P::kHeadRows;  // of a row in a block

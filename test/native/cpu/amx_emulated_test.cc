@@ -213,34 +213,44 @@ TEST(amx_tiles_linear_with_adapters) {
   }
 }
 
-void check_head(CpuDevice& device, bool frozen) {
-  const int64_t tokens = 50, hidden = 40, vocabulary = 333;
+struct HeadCase {
+  bool frozen;
+  int64_t tokens, hidden, vocabulary;
+  std::vector<int32_t> rows, targets;
+  std::vector<float> weights;
+};
+
+void check_head(CpuDevice& device, const HeadCase& c) {
+  const int64_t tokens = c.tokens, hidden = c.hidden, vocabulary = c.vocabulary;
+  const bool frozen = c.frozen;
+  const size_t count = c.rows.size();
   Values x(tokens * hidden, 1), w(vocabulary * hidden, 2);
-  const std::vector<int32_t> rows{1, 4, 5, 30, 49}, targets{0, 332, 17, 17, 100};
-  const std::vector<float> weights{0.1f, 0.2f, 0.3f, 0.3f, 0.1f};
   HeadLoss op;
   op.x = matrix(x.bf16, tokens, hidden);
-  op.rows = rows.data();
-  op.targets = targets.data();
-  op.weights = weights.data();
-  op.count = 5;
+  op.rows = c.rows.data();
+  op.targets = c.targets.data();
+  op.weights = c.weights.data();
+  op.count = static_cast<int32_t>(count);
   op.weight.data = w.bf16.data();
   op.weight.storage = Storage::kBF16;
   op.weight.rows = vocabulary;
   op.weight.cols = hidden;
   HeadLossShape shape;
-  shape.labelled = 5;
+  shape.labelled = op.count;
   shape.hidden = hidden;
   shape.vocabulary = vocabulary;
   shape.backward = true;
   shape.weight_gradient = !frozen;
   shape.activation = DType::kBF16;
-  std::vector<char> workspace(device.kernels.head_loss_workspace_bytes(device, shape) + 64);
-  op.workspace = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
+  const size_t bytes = device.kernels.head_loss_workspace_bytes(device, shape);
+  constexpr size_t kGuard = size_t{1} << 20;
+  std::vector<char> workspace(bytes + 64 + kGuard, 'g');
+  char* aligned = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64;
+  op.workspace = aligned;
   std::vector<float> logprob[2], d_weight[2];
   std::vector<BF16> d_x[2];
   for (int i = 0; i < 2; ++i) {
-    logprob[i].resize(5);
+    logprob[i].resize(count);
     d_weight[i].assign(w.f32.size(), 0);
     d_x[i].resize(x.bf16.size());
     op.logprob = logprob[i].data();
@@ -248,6 +258,8 @@ void check_head(CpuDevice& device, bool frozen) {
     op.d_x = matrix(d_x[i], tokens, hidden);
     (i == 0 ? device.kernels : device.reference).head_loss(device, op);
   }
+  CHECK(std::all_of(aligned + bytes, workspace.data() + workspace.size(),
+                    [](char byte) { return byte == 'g'; }));
   CHECK(difference(logprob[0], logprob[1]) < kOrderTolerance);
   CHECK(share_of_largest(floats(d_x[0]), floats(d_x[1])) < kLargestTolerance);
   if (!frozen) CHECK(share_of_largest(d_weight[0], d_weight[1]) < kLargestTolerance);
@@ -256,7 +268,25 @@ void check_head(CpuDevice& device, bool frozen) {
 TEST(amx_tiles_head) {
   if (!has_avx512()) return (void)std::printf("  not run: no AVX-512 to emulate tiles with\n");
   Emulated emulated;
-  for (const bool frozen : {true, false}) check_head(emulated.device, frozen);
+  for (const bool frozen : {true, false})
+    check_head(emulated.device, {frozen,
+                                 50,
+                                 40,
+                                 333,
+                                 {1, 4, 5, 30, 49},
+                                 {0, 332, 17, 17, 100},
+                                 {0.1f, 0.2f, 0.3f, 0.3f, 0.1f}});
+  // Rows that are packed with another stride, and as many of them as the workspace is for.
+  HeadCase wide{true, 256, 1024, 64, {}, {}, {}};
+  for (int32_t i = 0; i < 256; ++i) {
+    wide.rows.push_back(i);
+    wide.targets.push_back(i % 64);
+    wide.weights.push_back(1.0f / 256);
+  }
+  for (const bool frozen : {true, false}) {
+    wide.frozen = frozen;
+    check_head(emulated.device, wide);
+  }
 }
 
 }  // namespace
