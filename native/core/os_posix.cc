@@ -123,7 +123,7 @@ void* allocate_pages(size_t bytes) {
   if (bytes == 0) bytes = 1;
   // A block that is large begins where a huge page can begin: whole huge pages also lie in memory
   // as they lie here, so that blocks of a cache's size meet each of its sets equally often.
-  const bool large = bytes >= kHugePage;
+  const bool large = bytes >= kHugePage && bytes <= SIZE_MAX - kHugePage;
   const size_t mapped = large ? bytes + kHugePage : bytes;
   void* memory =
       ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -13,7 +13,8 @@
 namespace lowrank::cpu {
 
 // Per-thread scratch. A kernel may use all of it within one parallel_for body and must not expect
-// anything to survive between bodies. Kernel authors raise it to the largest need.
+// anything to survive between bodies. Kernel authors raise it to the largest need, a whole number
+// of huge pages, so that every thread's part begins at one.
 inline constexpr size_t kThreadScratchBytes = size_t{4} << 20;
 // One block for the whole device, for what all workers of one operation share (packed panels).
 inline constexpr size_t kSharedScratchBytes = size_t{1} << 20;

@@ -15,8 +15,6 @@ struct Ahead {
     for (int64_t end = smaller(kLines, count + run); count < end; ++count, at += stride)
       lines[count] = at;
   }
-  // For policies whose products leave time between their steps.
-  void operator()() const {}
 };
 
 // Parts of matrices that the next block of a product reads, asked for over the tiles of this one.
@@ -85,6 +83,12 @@ struct Steps {
   const BF16* addend = nullptr;
   int64_t to_stride = 0, addend_stride = 0, rows_left = 0;
   int64_t rows_a_step = 2;  // of both kinds
+
+  // Rows of `bytes` bytes that the output will go to.
+  LOWRANK_INLINE void ask_for(const char* at, int64_t stride, int64_t rows, int64_t bytes) {
+    out = at, out_stride = stride, out_left = rows;
+    out_second = bytes > 64 ? 64 : 0;
+  }
 
   LOWRANK_INLINE void operator()() {
     for (int64_t i = smaller(lines_a_step, lines_left); i > 0; --i, lines += 64)

@@ -11,14 +11,10 @@ struct Epilogue {
   const int32_t* rows = nullptr;  // output row i goes to row rows[i]
   const Source* mask = nullptr;   // dropout of the output's elements
 
-  // Whether sums that begin with begin_at() can be stored in the output as they are.
-  bool is_plain() const {
-    return dtype == DType::kF32 && col_stride == 1 && !bias && !rows && !mask &&
-           !(residual && accumulate);
-  }
-  // Whether sums become rows of bf16 with one addend at most.
-  bool is_bf16_rows() const {
-    return dtype == DType::kBF16 && col_stride == 1 && !bias && !rows && !mask &&
+  // Whether sums become rows of this type with one addend at most: in f32 those that begin with
+  // begin_at() can be stored in the output as they are.
+  bool is_plain(DType type) const {
+    return dtype == type && col_stride == 1 && !bias && !rows && !mask &&
            !(residual && accumulate);
   }
   LOWRANK_INLINE float* out_at(int64_t row, int64_t col) const {
@@ -83,6 +79,16 @@ void finish_tile(const Epilogue& e, int64_t row, int64_t col, int64_t rows, int6
   }
 }
 
+// Sums [rows, cols] of a tile, [rows][P::kCols], of output (row, col).
+template <typename P>
+LOWRANK_INLINE void finish_tile_of(const Epilogue& e, int64_t row, int64_t col, int64_t rows,
+                                   int64_t cols, float* sums) {
+  if (cols == P::kCols)
+    finish_tile<P::kCols>(e, row, col, rows, cols, sums, P::kCols);
+  else
+    finish_tile<0>(e, row, col, rows, cols, sums, P::kCols);
+}
+
 // The tiles of a product: while one is computed the sums of the one before go to the output, and the
 // lines that its own will go to are asked for.
 template <typename P>
@@ -103,7 +109,7 @@ struct Meanwhile {
                            float* from) {
     finish();
     const Epilogue& e = *epilogue;
-    if (columns == P::kCols && e.is_bf16_rows()) {
+    if (columns == P::kCols && e.is_plain(DType::kBF16)) {
       steps.sums = from;
       steps.rows_left = count;
       steps.to = static_cast<BF16*>(e.out) + to_row * e.row_stride + to_col;
@@ -120,11 +126,7 @@ struct Meanwhile {
   }
   LOWRANK_INLINE void finish() {
     if (steps.rows_left > 0) steps.finish(steps.rows_left);
-    if (rows <= 0) return;
-    if (cols == P::kCols)
-      finish_tile<P::kCols>(*epilogue, row, col, rows, cols, sums, P::kCols);
-    else
-      finish_tile<0>(*epilogue, row, col, rows, cols, sums, P::kCols);
+    if (rows > 0) finish_tile_of<P>(*epilogue, row, col, rows, cols, sums);
     rows = 0;
   }
 
@@ -136,7 +138,6 @@ struct Meanwhile {
   }
   LOWRANK_INLINE void ask_for(int64_t to_row, int64_t to_col, int64_t count, int64_t columns) {
     const auto runs = epilogue->runs_at(to_row, to_col, count, columns);
-    steps.out = runs.at, steps.out_stride = runs.stride, steps.out_left = runs.rows;
-    steps.out_second = runs.bytes > 64 ? 64 : 0;
+    steps.ask_for(runs.at, runs.stride, runs.rows, runs.bytes);
   }
 };

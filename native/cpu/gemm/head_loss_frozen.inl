@@ -174,8 +174,8 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
     const int64_t padded = padded_depth<P>(count);
     Upcoming upcoming = upcoming_part(word + kHeadStrip, 0);
     const int64_t lines =
-        P::kStrips ? 0 : upcoming.lines_per_tile(panel_rows / P::kRows * (cut.padded_hidden / P::kCols));
-    Ahead ahead;
+        upcoming.lines_per_tile(panel_rows / P::kRows * (cut.padded_hidden / P::kCols));
+    typename P::Side side;
     for (int64_t h = 0; h < hidden; h += kColBlock) {
       const int64_t cols = smaller(kColBlock, hidden - h);
       P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
@@ -184,10 +184,12 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
           const typename P::Factors factors{probabilities + r * padded, padded, right + c * padded,
                                             P::kCols, padded};
           float* to = gradient + sums_at<P>(r, h + c, cut.padded_hidden);
-          ahead.count = 0;
-          upcoming.give(ahead, lines);
+          if constexpr (!P::kStrips) {
+            side.count = 0;
+            upcoming.give(side, lines);
+          }
           P::template multiply<false>(&factors, 1, rows - r, cols - c, to, P::kCols, to, P::kCols,
-                                      ahead);
+                                      side);
         }
     }
   }

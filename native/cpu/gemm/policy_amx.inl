@@ -4,6 +4,7 @@
 struct AmxPolicy {
   using Packed = uint16_t;
   using Scope = TileScope;  // every thread that multiplies configures its own tiles
+  using Side = Steps;       // what a product does beside multiplying
   static constexpr int kRows = kPanel;
   static constexpr int kCols = kPanel;
   static constexpr bool kStrips = true;
@@ -206,10 +207,10 @@ struct AmxPolicy {
   }
 
   // As F32Policy::multiply, in whole tiles: what isn't needed of one is zero.
-  template <bool kStreamRight, typename Side>
+  template <bool kStreamRight>
   static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                        const float* from, int64_t from_stride, float* to, int64_t to_stride,
-                       Side& side) {
+                       Steps& side) {
     if (rows > 16)
       cols > 16 ? multiply_tiles<2, 2, kStreamRight>(factors, count, from, from_stride, to,
                                                      to_stride, side)
@@ -222,23 +223,17 @@ struct AmxPolicy {
                                                      to_stride, side);
   }
 
-  template <int kRowTiles, int kColTiles, bool kStreamRight, typename Side>
+  template <int kRowTiles, int kColTiles, bool kStreamRight>
   LOWRANK_INLINE static void multiply_tiles(const Factors* factors, int count, const float* from,
                                             int64_t from_stride, float* to, int64_t to_stride,
-                                            Side& side) {
+                                            Steps& side) {
     using Product = TileProduct<kRowTiles, kColTiles>;
+    Steps steps = side;
     Product::begin(from, from_stride);
-    if constexpr (__is_same(Side, Steps)) {
-      Steps steps = side;
-      for (; count > 0; --count, ++factors)
-        Product::template add<kStreamRight>(left_rows(factors->left, factors->left_stride),
-                                            factors->right, factors->depth, steps);
-      side = steps;
-    } else {
-      for (; count > 0; --count, ++factors)
-        Product::template add<kStreamRight>(left_rows(factors->left, factors->left_stride),
-                                            factors->right, factors->depth, side);
-    }
+    for (; count > 0; --count, ++factors)
+      Product::template add<kStreamRight>(left_rows(factors->left, factors->left_stride),
+                                          factors->right, factors->depth, steps);
     Product::end(to, to_stride);
+    side = steps;
   }
 };

@@ -22,6 +22,7 @@ struct F32Policy {
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
   using Factors = F32Factors;
+  using Side = Ahead;  // what a product does beside multiplying
   struct Scope {};  // nothing to set up per task
 
   // A panel's edge costs only the rows and vectors that it needs, in these steps.

@@ -132,15 +132,13 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
                      int64_t first_col, int64_t cols, float* sums, bool begin,
                      const Epilogue* epilogue, bool last, int64_t output_row, Upcoming upcoming) {
   alignas(64) float tile[P::kRows * P::kCols];
-  Meanwhile<P> finish;
-  finish.epilogue = epilogue;
-  Ahead ahead;
+  typename P::Side side;
   Panels<P> panels[kChain];
   for (int i = 0; i < count; ++i) panels[i] = Panels<P>(pieces[i]);
   const int64_t padded_rows = round_up(rows, P::kRows), first_panel = first_row / P::kRows;
   const int64_t lines = upcoming.lines_per_tile(padded_rows / P::kRows *
                                                 (round_up(cols, P::kCols) / P::kCols));
-  const bool in_place = !P::kStrips && epilogue && epilogue->is_plain();
+  const bool in_place = !P::kStrips && epilogue && epilogue->is_plain(DType::kF32);
   for (int64_t c = 0; c < cols; c += P::kCols) {
     for (int64_t r = 0; r < rows; r += P::kRows) {
       const int64_t row = first_row + r, skipped = larger(0, output_row - row);
@@ -161,21 +159,21 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
       if (direct && begin) from = epilogue->begin_at(row, first_col + c, &from_stride);
       if (direct && last) to = epilogue->out_at(row, first_col + c), to_stride = epilogue->row_stride;
       if (!direct && last) to = tile;
-      ahead.count = 0;
+      const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
+                             : Epilogue::Runs{};
       if constexpr (P::kStrips) {
-        if (last) finish.ask_for(row + skipped, first_col + c, tile_rows, tile_cols);
+        side.ask_for(runs.at, runs.stride, runs.rows, runs.bytes);
       } else {
-        const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
-                               : Epilogue::Runs{};
+        side.count = 0;
         for (int64_t byte = 0; byte < runs.bytes; byte += 64)
-          ahead.add(runs.at + byte, runs.stride, runs.rows);
-        upcoming.give(ahead, lines);
+          side.add(runs.at + byte, runs.stride, runs.rows);
+        upcoming.give(side, lines);
       }
       P::template multiply<false>(factors, used, rows - r, cols - c, from, from_stride, to,
-                                  to_stride, ahead);
-      if (!last || direct) continue;
-      finish.next(row + skipped, first_col + c, tile_rows, tile_cols, to + skipped * P::kCols);
-      finish.finish();
+                                  to_stride, side);
+      if (last && !direct)
+        finish_tile_of<P>(*epilogue, row + skipped, first_col + c, tile_rows, tile_cols,
+                          to + skipped * P::kCols);
     }
   }
 }
