@@ -36,7 +36,7 @@ const optionsSchema = z.strictObject({
   device: z.string().default('auto'),
   /** CPU: default one per physical core. Results don't depend on it. */
   threads: z.number().int().positive().optional(),
-  /** CPU instruction set: "reference", "avx2", "avx512", "amx", "neon"; default: the best there is. */
+  /** CPU instruction set: "reference", "avx2", "avx512", "avx512_bf16", "amx", "neon"; default: the best there is. */
   isa: z.string().optional(),
 });
 

@@ -16,6 +16,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512BF16:
+      return "avx512_bf16";
     case Isa::kAmx:
       return "amx";
   }
@@ -30,14 +32,14 @@ Isa choose_isa(const char* request) {
   }
   if (!request || !*request) return best_isa();
   const std::string name = request;
-  for (Isa isa : {Isa::kReference, Isa::kNeon, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+  for (Isa isa : kAllIsas) {
     if (name != isa_name(isa)) continue;
     if (isa_available(isa)) return isa;
     throw Error(ErrorCode::kUnsupported, "this machine can't run the " + name + " kernels", place,
                 std::string("leave it out, or use ") + isa_name(best_isa()) + " or reference");
   }
   throw Error(ErrorCode::kUnsupported, "unknown instruction set '" + name + "'", place,
-              "use reference, avx2, avx512, amx or neon");
+              "use reference, avx2, avx512, avx512_bf16, amx or neon");
 }
 
 }  // namespace lowrank::cpu

@@ -9,10 +9,12 @@ namespace lowrank::cpu {
 struct KernelTable;
 
 // In rising order: on one architecture a higher level can run everything of the lower ones.
-enum class Isa { kReference = 0, kNeon = 1, kAvx2 = 2, kAvx512 = 3, kAmx = 4 };
+enum class Isa { kReference, kNeon, kAvx2, kAvx512, kAvx512BF16, kAmx };
+inline constexpr Isa kAllIsas[] = {Isa::kReference, Isa::kNeon,       Isa::kAvx2,
+                                   Isa::kAvx512,    Isa::kAvx512BF16, Isa::kAmx};
 
-// kAvx2 means AVX2, FMA, F16C and BMI2; kAvx512 adds F, BW, DQ and VL; kAmx adds AVX512_BF16 and
-// AMX tiles with bf16 products, which the operating system must permit.
+// kAvx2 means AVX2, FMA, F16C and BMI2; kAvx512 adds F, BW, DQ and VL; kAvx512BF16 adds
+// AVX512_BF16; kAmx adds AMX tiles with bf16 products, which the operating system must permit.
 const char* isa_name(Isa isa);
 
 // The best level this machine can run; kReference where no fast kernels were built.

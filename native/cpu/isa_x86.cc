@@ -57,9 +57,9 @@ Isa detect() {
 #ifdef LOWRANK_TIMED_TILES
   return Isa::kAmx;
 #else
-  const bool amx = (state & 0x60000) == 0x60000 && bit(extended.edx, 22) && bit(extended.edx, 24) &&
-                   bit(cpuid(7, 1).eax, 5);
-  return amx && permit_amx() ? Isa::kAmx : Isa::kAvx512;
+  if (!bit(cpuid(7, 1).eax, 5)) return Isa::kAvx512;
+  const bool amx = (state & 0x60000) == 0x60000 && bit(extended.edx, 22) && bit(extended.edx, 24);
+  return amx && permit_amx() ? Isa::kAmx : Isa::kAvx512BF16;
 #endif
 }
 
@@ -98,6 +98,11 @@ void register_kernels(Isa isa, KernelTable& table) {
     avx512::register_gemm(table);
     avx512::register_attention(table);
     avx512::register_quantization(table);
+  }
+  if (isa >= Isa::kAvx512BF16) {
+    avx512_bf16::register_elementwise(table);
+    avx512_bf16::register_gemm(table);
+    avx512_bf16::register_attention(table);
   }
   if (isa >= Isa::kAmx) {
     amx::register_gemm(table);

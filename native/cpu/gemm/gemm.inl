@@ -3,10 +3,13 @@
 //
 //   source.inl      reading a run of elements of any storage type as f32
 //   ahead.inl       asking for memory ahead of its use
-//   tile_f32.inl    the product of one tile on the f32 units
-//   policy_f32.inl  the policy over them
+//   tile.inl        the product of one tile on the vector units: of f32, or of pairs of bf16
+//   policy_f32.inl  f32 panels and the policy over them
+//   pairs.inl       pairs of bf16, for these products and attention
+//   pack_bf16.inl   packing operands as panels of them
+//   policy_bf16.inl the policy over them on the vector units (AVX512_BF16)
 //   tiles_amx.inl   the tile instructions; tests put a scalar model in their place
-//   panels_amx.inl  bf16 panels and their product, for these products and attention
+//   panels_amx.inl  the product of bf16 panels in tiles, for these products and attention
 //   policy_amx.inl  the policy over them
 //   epilogue.inl    what is done with a product's sums on their way to the output
 //   product.inl     operands, tiles and tasks of a blocked product
@@ -46,8 +49,15 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 // clang-format off
 #include "cpu/gemm/source.inl"
 #include "cpu/gemm/ahead.inl"
-#include "cpu/gemm/tile_f32.inl"
+#include "cpu/gemm/tile.inl"
 #include "cpu/gemm/policy_f32.inl"
+#if defined(LOWRANK_AMX) || defined(LOWRANK_BF16_UNIT)
+#include "cpu/gemm/pairs.inl"
+#include "cpu/gemm/pack_bf16.inl"
+#endif
+#ifdef LOWRANK_BF16_UNIT
+#include "cpu/gemm/policy_bf16.inl"
+#endif
 #ifdef LOWRANK_AMX
 #ifdef LOWRANK_TILES
 #include LOWRANK_TILES
@@ -57,6 +67,18 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 #include "cpu/gemm/panels_amx.inl"
 #include "cpu/gemm/policy_amx.inl"
 #endif
+// clang-format on
+
+// How products of bf16 activations are computed; f32 ones keep the precision of f32 products.
+#if defined(LOWRANK_AMX)
+using BF16Products = AmxPolicy;
+#elif defined(LOWRANK_BF16_UNIT)
+using BF16Products = BF16Policy;
+#else
+using BF16Products = F32Policy;
+#endif
+
+// clang-format off
 #include "cpu/gemm/epilogue.inl"
 #include "cpu/gemm/product.inl"
 #include "cpu/gemm/product_blocks.inl"
@@ -70,11 +92,6 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 // clang-format on
 
 #ifdef LOWRANK_AMX
-template <typename Op>
-bool is_bf16(const Op& op) {
-  return op.dtype == DType::kBF16;
-}
-
 // Tile products with every operand in a tile (cpu/kernels/peak.inl). Returns the FLOPs done.
 int64_t tile_loop(int64_t rounds) {
   const TileScope scope;
@@ -100,37 +117,28 @@ int64_t tile_loop(int64_t rounds) {
 }  // namespace
 
 void register_gemm(KernelTable& table) {
-#ifdef LOWRANK_AMX
-  // Tiles multiply bf16; f32 activations keep the precision of f32 products.
   table.linear_workspace_bytes = [](const CpuDevice&, const LinearShape& shape) -> size_t {
-    return shape.activation == DType::kBF16 ? linear_workspace<AmxPolicy>(shape)
+    return shape.activation == DType::kBF16 ? linear_workspace<BF16Products>(shape)
                                             : linear_workspace<F32Policy>(shape);
   };
   table.head_loss_workspace_bytes = [](const CpuDevice&, const HeadLossShape& shape) -> size_t {
-    return shape.activation == DType::kBF16 ? head_loss_workspace<AmxPolicy>(shape)
+    return shape.activation == DType::kBF16 ? head_loss_workspace<BF16Products>(shape)
                                             : head_loss_workspace<F32Policy>(shape);
   };
   table.linear_forward = [](CpuDevice& device, const LinearForward& op) {
-    is_bf16(op.x) ? linear_forward<AmxPolicy>(device, op) : linear_forward<F32Policy>(device, op);
+    op.x.dtype == DType::kBF16 ? linear_forward<BF16Products>(device, op)
+                               : linear_forward<F32Policy>(device, op);
   };
   table.linear_backward = [](CpuDevice& device, const LinearBackward& op) {
-    is_bf16(op.d_y) ? linear_backward<AmxPolicy>(device, op)
-                    : linear_backward<F32Policy>(device, op);
+    op.d_y.dtype == DType::kBF16 ? linear_backward<BF16Products>(device, op)
+                                 : linear_backward<F32Policy>(device, op);
   };
   table.head_loss = [](CpuDevice& device, const HeadLoss& op) {
-    is_bf16(op.x) ? head_loss<AmxPolicy>(device, op) : head_loss<F32Policy>(device, op);
+    op.x.dtype == DType::kBF16 ? head_loss<BF16Products>(device, op)
+                               : head_loss<F32Policy>(device, op);
   };
+#ifdef LOWRANK_AMX
   table.bf16_product_loop = tile_loop;
-#else
-  table.linear_workspace_bytes = [](const CpuDevice&, const LinearShape& shape) -> size_t {
-    return linear_workspace<F32Policy>(shape);
-  };
-  table.head_loss_workspace_bytes = [](const CpuDevice&, const HeadLossShape& shape) -> size_t {
-    return head_loss_workspace<F32Policy>(shape);
-  };
-  table.linear_forward = linear_forward<F32Policy>;
-  table.linear_backward = linear_backward<F32Policy>;
-  table.head_loss = head_loss<F32Policy>;
 #endif
 }
 

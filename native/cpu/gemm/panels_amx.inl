@@ -1,56 +1,6 @@
-// Panels of bf16 for the AMX tiles (Intel SDM vol. 1, chapter 18). A tile holds 16 rows of 64
-// bytes. A left tile is 16 rows x 32 k; a right tile is 16 pairs of k x 16 columns, each pair
-// together ("VNNI"). Panels are 32 rows or columns wide, so that four tiles of sums use every
-// loaded tile twice; the two tiles of a step of 32 k stand side by side. A left panel may also be
-// rows of a matrix.
-
-constexpr int64_t kPanel = 32;
-constexpr int64_t kTile = 512;        // elements of a tile
-constexpr int64_t kStep = 2 * kTile;  // two tiles: 32 rows (or columns) x 32 k
-
-// 16 x 16 pairs turned round: rows[j] holds 16 pairs of k of column j. Rows of the result are
-// `stride` elements apart.
-LOWRANK_INLINE void transpose_pairs(const __m512i* rows, uint16_t* to, int64_t stride = 32) {
-  __m512i a[16], b[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 8; ++i) {
-    a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-    a[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 4; ++i) {
-    b[4 * i] = _mm512_unpacklo_epi64(a[4 * i], a[4 * i + 2]);
-    b[4 * i + 1] = _mm512_unpackhi_epi64(a[4 * i], a[4 * i + 2]);
-    b[4 * i + 2] = _mm512_unpacklo_epi64(a[4 * i + 1], a[4 * i + 3]);
-    b[4 * i + 3] = _mm512_unpackhi_epi64(a[4 * i + 1], a[4 * i + 3]);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 4; ++i) {
-    a[i] = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x88);
-    a[i + 4] = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xdd);
-    a[i + 8] = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x88);
-    a[i + 12] = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xdd);
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < 8; ++i) {
-    _mm512_store_si512(to + i * stride, _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88));
-    _mm512_store_si512(to + (i + 8) * stride, _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd));
-  }
-}
-
-LOWRANK_INLINE __m512i pair_index(int first) {
-  alignas(64) uint16_t index[32];
-  for (int i = 0; i < 16; ++i) {
-    index[2 * i] = static_cast<uint16_t>(first + i);
-    index[2 * i + 1] = static_cast<uint16_t>(first + i + 32);
-  }
-  return _mm512_load_si512(index);
-}
-
-// The pairs (even[i], odd[i]) for i of the half 0 or 1.
-LOWRANK_INLINE __m512i pairs_of(__m512i even, __m512i odd, int half) {
-  return _mm512_permutex2var_epi16(even, pair_index(16 * half), odd);
-}
+// The product of bf16 panels in AMX tiles (Intel SDM vol. 1, chapter 18; pairs.inl). Panels are 32
+// rows or columns wide, so that four tiles of sums use every loaded tile twice; the two tiles of a
+// step of 32 k stand side by side. A left panel may also be rows of a matrix.
 
 #define LOWRANK_TILE_PANEL(tile, from, stride, streamed) \
   do {                                                   \

@@ -12,7 +12,9 @@ struct F32Policy {
 #endif
   static constexpr int kCols = 2 * kLanes;
   static constexpr bool kStrips = false;       // which blocking products use
-  static constexpr int64_t kDepthUnit = 1;     // K is padded to a multiple
+  static constexpr bool kLeftRows = false;     // packed left panels are rows of a matrix
+  static constexpr int64_t kDepthUnit = 1;     // packed K is padded to a multiple
+  static constexpr int64_t kDepthStep = 1;     // and multiplied up to a multiple of this
   static constexpr int64_t kDepthBlock = 288;  // a right panel of this depth stays in L1
 
   static constexpr int64_t kRowBlock = 516;  // rows of a task at most: their sums stay in L2
@@ -21,7 +23,7 @@ struct F32Policy {
   static constexpr int64_t kTaskParts = 4;   // a disturbance costs one of so many parts of a task
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
-  using Factors = F32Factors;
+  using Factors = TileFactors<F32Unit>;
   using Side = Ahead;  // what a product does beside multiplying
   struct Scope {};  // nothing to set up per task
 
@@ -166,22 +168,10 @@ struct F32Policy {
                                       const float* from, int64_t from_stride, float* to,
                                       int64_t to_stride, const Ahead& ahead) {
     if (cols <= kLanes)
-      multiply_rows<1, kRows>(factors, count, rows, from, from_stride, to, to_stride, ahead);
+      multiply_rows<F32Unit, 1, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
+                                                 to_stride, ahead);
     else
-      multiply_rows<2, kRows>(factors, count, rows, from, from_stride, to, to_stride, ahead);
-  }
-
-  template <int kVectors, int kCount>
-  LOWRANK_INLINE static void multiply_rows(const Factors* factors, int count, int64_t rows,
-                                           const float* from, int64_t from_stride, float* to,
-                                           int64_t to_stride, const Ahead& ahead) {
-    if constexpr (kCount > kRowStep) {
-      if (rows <= kCount - kRowStep) {
-        multiply_rows<kVectors, kCount - kRowStep>(factors, count, rows, from, from_stride, to,
-                                                   to_stride, ahead);
-        return;
-      }
-    }
-    multiply_f32_tile<kVectors, kCount>(factors, count, from, from_stride, to, to_stride, ahead);
+      multiply_rows<F32Unit, 2, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
+                                                 to_stride, ahead);
   }
 };

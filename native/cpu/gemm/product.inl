@@ -41,7 +41,7 @@ PackedLeft<P> pack_left(CpuDevice& device, const Operand& left, int64_t row_begi
   }
   packed.data = static_cast<const Packed*>(to);
   packed.first_panel = row_begin / P::kRows;
-  if (P::kStrips) packed.row_stride = P::left_stride(depth);
+  if (P::kLeftRows) packed.row_stride = P::left_stride(depth);
   const int64_t panels = (row_end + P::kRows - 1) / P::kRows - packed.first_panel;
   const int64_t panel_size = P::left_stride(depth) * P::kRows;
   device.pool.parallel_for(panels, [&](int64_t panel, int) {
@@ -84,7 +84,7 @@ struct Panels {
   using Packed = typename P::Packed;
   explicit Panels(const Piece<P>& piece) : term(piece.term) {
     const PackedLeft<P>& packed = term->left;
-    depth = padded_depth<P>(piece.depth);
+    depth = round_up(piece.depth, P::kDepthStep);
     left = packed.data;
     left_stride = packed.row_stride;
     if (left_stride > 0) {
@@ -99,7 +99,7 @@ struct Panels {
     }
     left -= packed.first_panel * left_panel;
     right = piece.right;
-    right_panel = piece.row_stride == 0 ? P::kCols * depth : P::kCols;
+    right_panel = piece.row_stride == 0 ? P::kCols * padded_depth<P>(piece.depth) : P::kCols;
     right_stride = piece.row_stride == 0 ? P::kCols : piece.row_stride;
   }
   Panels() = default;

@@ -112,8 +112,6 @@ constexpr bool product_fits_scratch() {
          static_cast<int64_t>(kThreadScratchBytes);
 }
 static_assert(product_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");
-#ifdef LOWRANK_AMX
-static_assert(product_fits_scratch<AmxPolicy>(), "raise kThreadScratchBytes");
-#endif
+static_assert(product_fits_scratch<BF16Products>(), "raise kThreadScratchBytes");
 static_assert(2 * F32Policy::kRows * kLongRun <= kColBlock * F32Policy::kRowBlock,
               "sums of a long run fit where a block's do");

@@ -18,6 +18,11 @@ void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_quantization(KernelTable& table);
 }  // namespace avx512
+namespace avx512_bf16 {
+void register_elementwise(KernelTable& table);
+void register_gemm(KernelTable& table);
+void register_attention(KernelTable& table);
+}  // namespace avx512_bf16
 namespace amx {
 void register_gemm(KernelTable& table);
 void register_attention(KernelTable& table);

@@ -25,6 +25,7 @@ namespace {
 #else
 #include "cpu/gemm/tiles_amx.inl"
 #endif
+#include "cpu/gemm/pairs.inl"
 #include "cpu/gemm/panels_amx.inl"
 #include "cpu/kernels/attention_pack_amx.inl"
 #include "cpu/kernels/attention_forward_amx.inl"

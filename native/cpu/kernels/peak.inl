@@ -28,6 +28,28 @@ int64_t multiply_loop(int64_t rounds) {
   return rounds * 64 * kChains * kLanes * 2;
 }
 
+#ifdef LOWRANK_BF16_UNIT
+// The same with pairs of bf16.
+int64_t multiply_pairs_loop(int64_t rounds) {
+  F32 sums[kChains];
+#pragma GCC unroll 20
+  for (int i = 0; i < kChains; ++i) sums[i] = splat(0.25f * static_cast<float>(i));
+  U32 a = splat_bits(0x3f003f00u), b = splat_bits(0x3f003f00u);  // 0.5
+  for (int64_t round = 0; round < rounds; ++round) {
+    __asm__ volatile("" : "+m"(a), "+m"(b));
+    const U32 x = a, y = b;
+    for (int repeat = 0; repeat < 64; ++repeat) {
+#pragma GCC unroll 20
+      for (int i = 0; i < kChains; ++i)
+        sums[i] = (F32)_mm512_dpbf16_ps((__m512)sums[i], (__m512bh)x, (__m512bh)y);
+    }
+  }
+#pragma GCC unroll 20
+  for (int i = 0; i < kChains; ++i) __asm__ volatile("" : : "m"(sums[i]));
+  return rounds * 64 * kChains * kLanes * 4;
+}
+#endif
+
 // Reads every byte once, four vectors at a time. `bytes` is a multiple of 256.
 void read_loop(const void* from, size_t bytes) {
   const int32_t* at = static_cast<const int32_t*>(from);
@@ -45,7 +67,11 @@ void read_loop(const void* from, size_t bytes) {
 
 void register_peak(KernelTable& table) {
   table.f32_product_loop = multiply_loop;
+#ifdef LOWRANK_BF16_UNIT
+  table.bf16_product_loop = multiply_pairs_loop;
+#else
   table.bf16_product_loop = multiply_loop;
+#endif
   table.read_loop = read_loop;
 }
 

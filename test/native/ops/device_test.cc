@@ -34,8 +34,7 @@ TEST(instruction_set_requests) {
   DeviceOptions options;
   options.threads = 1;
   std::string unavailable;
-  for (cpu::Isa isa : {cpu::Isa::kReference, cpu::Isa::kNeon, cpu::Isa::kAvx2, cpu::Isa::kAvx512,
-                       cpu::Isa::kAmx}) {
+  for (cpu::Isa isa : cpu::kAllIsas) {
     options.isa = cpu::isa_name(isa);
     if (cpu::isa_available(isa))
       CHECK_EQ(std::string(Device::open("cpu", options)->info().isa), options.isa);

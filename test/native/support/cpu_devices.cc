@@ -24,7 +24,8 @@ int most_threads() { return 3; }
 
 std::vector<std::string> fast_isas() {
   std::vector<std::string> names;
-  for (cpu::Isa isa : {cpu::Isa::kNeon, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kAmx}) {
+  for (cpu::Isa isa : cpu::kAllIsas) {
+    if (isa == cpu::Isa::kReference) continue;
     const char* only = std::getenv("LOWRANK_ISA");
     if (only && std::strcmp(only, cpu::isa_name(isa)) != 0) continue;
     if (cpu::isa_available(isa)) names.push_back(cpu::isa_name(isa));

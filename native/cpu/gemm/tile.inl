@@ -1,10 +1,38 @@
-// The product of one tile on the f32 units.
+// The product of one tile on the vector units, over words of 32 bits: an f32, or two bf16 of
+// successive k, which one instruction multiplies and adds.
 
-// A left and a right panel. Strides are between rows: of the left panel's m, of the right one's k.
-struct F32Factors {
-  const float* left;
+struct F32Unit {
+  using Word = float;
+  using Vector = F32;
+  LOWRANK_INLINE static Vector at(const Word* from) { return load(from); }
+  LOWRANK_INLINE static Vector everywhere(const Word* from) { return splat(*from); }
+  LOWRANK_INLINE static F32 add(F32 sum, Vector a, Vector b) { return fma(a, b, sum); }
+};
+
+#ifdef LOWRANK_BF16_UNIT
+struct BF16Unit {
+  using Word = uint32_t;
+  using Vector = U32;
+  LOWRANK_INLINE static Vector at(const Word* from) { return load_raw<U32>(from); }
+  LOWRANK_INLINE static Vector everywhere(const Word* from) {
+    uint32_t word;
+    __builtin_memcpy(&word, from, sizeof word);
+    return splat_bits(word);
+  }
+  // Subnormals count as 0 (Intel SDM, VDPBF16PS).
+  LOWRANK_INLINE static F32 add(F32 sum, Vector a, Vector b) {
+    return (F32)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+  }
+};
+#endif
+
+// A left and a right panel of words. Strides are between rows: of the left panel's m, of the right
+// one's k (or pairs of k).
+template <typename Unit>
+struct TileFactors {
+  const typename Unit::Word* left;
   int64_t left_stride;
-  const float* right;
+  const typename Unit::Word* right;
   int64_t right_stride;
   int64_t depth;
 };
@@ -15,7 +43,7 @@ constexpr int kAheadSteps = LOWRANK_VECTOR_BYTES == 32 ? 16 : 4;
 #if LOWRANK_VECTOR_BYTES == 32
 // 6 x 16 in assembler, kAheadSteps `rounds` times: 12 chains of multiply-adds leave the scheduler so
 // little slack that the copies and spills that gcc makes of 16 registers cost a twentieth.
-LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const F32Factors& factors,
+LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const TileFactors<F32Unit>& factors,
                                   const char* const* ahead, int64_t rounds) {
   const struct {
     const float *left, *lower, *right;
@@ -86,10 +114,12 @@ LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const F32Factors& factors,
 
 // to [kCount, kVectors * kLanes] = from (null: 0) + the sum of `count` products. A line of `ahead` is
 // asked for every kAheadSteps steps.
-template <int kVectors, int kCount>
-__attribute__((noinline)) void multiply_f32_tile(const F32Factors* factors, int count,
-                                                 const float* from, int64_t from_stride, float* to,
-                                                 int64_t to_stride, const Ahead& ahead) {
+template <typename Unit, int kVectors, int kCount>
+__attribute__((noinline)) void multiply_tile(const TileFactors<Unit>* factors, int count,
+                                             const float* from, int64_t from_stride, float* to,
+                                             int64_t to_stride, const Ahead& ahead) {
+  using Word = typename Unit::Word;
+  using Vector = typename Unit::Vector;
   F32 sums[kVectors][kCount];
 #pragma GCC unroll 12
   for (int i = 0; i < kCount; ++i) {
@@ -98,13 +128,13 @@ __attribute__((noinline)) void multiply_f32_tile(const F32Factors* factors, int 
   }
   const char* const* line = ahead.lines;
   for (; count > 0; --count, ++factors) {
-    const float* right = factors->right;
+    const Word* right = factors->right;
     const int64_t left_stride = factors->left_stride, right_stride = factors->right_stride;
     const int64_t depth = factors->depth;
     int64_t rounds = depth / kAheadSteps;
     // Rows share pointers, three each, so that all stay in registers.
     constexpr int kBases = (kCount + 2) / 3;
-    const float* bases[kBases];
+    const Word* bases[kBases];
 #pragma GCC unroll 4
     for (int j = 0; j < kBases; ++j) bases[j] = factors->left + 3 * j * left_stride;
     const auto advance = [&](int64_t steps) {
@@ -130,14 +160,14 @@ __attribute__((noinline)) void multiply_f32_tile(const F32Factors* factors, int 
       for (int u = 0; u < kAheadSteps; u += 4) {
 #pragma GCC unroll 4
         for (int s = 0; s < 4; ++s) {
-          F32 b[kVectors];
+          Vector b[kVectors];
 #pragma GCC unroll 2
-          for (int v = 0; v < kVectors; ++v) b[v] = load(right + s * right_stride + v * kLanes);
+          for (int v = 0; v < kVectors; ++v) b[v] = Unit::at(right + s * right_stride + v * kLanes);
 #pragma GCC unroll 12
           for (int i = 0; i < kCount; ++i) {
-            const F32 a = splat(bases[i / 3][i % 3 * left_stride + s]);
+            const Vector a = Unit::everywhere(bases[i / 3] + i % 3 * left_stride + s);
 #pragma GCC unroll 2
-            for (int v = 0; v < kVectors; ++v) sums[v][i] = fma(a, b[v], sums[v][i]);
+            for (int v = 0; v < kVectors; ++v) sums[v][i] = Unit::add(sums[v][i], a, b[v]);
           }
         }
         advance(4);
@@ -146,10 +176,10 @@ __attribute__((noinline)) void multiply_f32_tile(const F32Factors* factors, int 
     for (int64_t k = depth % kAheadSteps; k > 0; --k) {
 #pragma GCC unroll 12
       for (int i = 0; i < kCount; ++i) {
-        const F32 a = splat(bases[i / 3][i % 3 * left_stride]);
+        const Vector a = Unit::everywhere(bases[i / 3] + i % 3 * left_stride);
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v)
-          sums[v][i] = fma(a, load(right + v * kLanes), sums[v][i]);
+          sums[v][i] = Unit::add(sums[v][i], a, Unit::at(right + v * kLanes));
       }
       advance(1);
     }
@@ -161,4 +191,19 @@ __attribute__((noinline)) void multiply_f32_tile(const F32Factors* factors, int 
       store(to + v * kLanes,
             from ? load(from + i * from_stride + v * kLanes) + sums[v][i] : sums[v][i]);
   }
+}
+
+// The same for the first `rows` of kCount rows, as many as they need in steps of kStep.
+template <typename Unit, int kVectors, int kCount, int kStep>
+LOWRANK_INLINE void multiply_rows(const TileFactors<Unit>* factors, int count, int64_t rows,
+                                  const float* from, int64_t from_stride, float* to,
+                                  int64_t to_stride, const Ahead& ahead) {
+  if constexpr (kCount > kStep) {
+    if (rows <= kCount - kStep) {
+      multiply_rows<Unit, kVectors, kCount - kStep, kStep>(factors, count, rows, from, from_stride,
+                                                           to, to_stride, ahead);
+      return;
+    }
+  }
+  multiply_tile<Unit, kVectors, kCount>(factors, count, from, from_stride, to, to_stride, ahead);
 }

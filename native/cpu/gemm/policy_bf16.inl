@@ -1,0 +1,51 @@
+// Products of any operands over bf16 panels (pack_bf16.inl) in vectors of pairs; sums are f32.
+
+struct BF16Policy : BF16Packing<12, 64> {
+  using Packed = uint16_t;
+  using Side = Ahead;
+  struct Scope {};
+  static constexpr int kRows = 12;  // 24 of 32 registers accumulate
+  static constexpr int kCols = kPanel;
+  static constexpr bool kStrips = false;
+  static constexpr bool kLeftRows = true;
+  static constexpr int kRowStep = 4;
+  static constexpr int64_t kDepthUnit = kStepDepth;
+  static constexpr int64_t kDepthStep = 2;
+  static constexpr int64_t kDepthBlock = kRunDepth;  // a right panel of this depth stays in L1
+  static constexpr int64_t kRowBlock = 516;          // as F32Policy's
+  static constexpr int64_t kPackRows = 48;
+  static constexpr int64_t kPackCols = 16;
+  static constexpr int64_t kTaskParts = 4;
+  static constexpr int64_t kHeadRows = 192;
+
+  // Elements become words of two.
+  struct Factors : TileFactors<BF16Unit> {
+    Factors() = default;
+    Factors(const uint16_t* left_at, int64_t stride, const uint16_t* right_at, int64_t,
+            int64_t elements)
+        : TileFactors<BF16Unit>{reinterpret_cast<const uint32_t*>(left_at), stride / 2,
+                                reinterpret_cast<const uint32_t*>(right_at), kCols, elements / 2} {}
+  };
+
+  static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
+  static constexpr int64_t kShortDepth = kDepthBlock;
+
+  // Whether the left operand needs no packing. Rows are read in steps of kRowStep.
+  LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,
+                                                 int64_t depth) {
+    return has_plain_rows(left) && row_end % kRowStep == 0 && depth % kDepthStep == 0 &&
+           left.source.stride % 2 == 0;
+  }
+
+  template <bool kStreamRight>
+  LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
+                                      const float* from, int64_t from_stride, float* to,
+                                      int64_t to_stride, const Ahead& ahead) {
+    if (cols <= kLanes)
+      multiply_rows<BF16Unit, 1, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
+                                                  to_stride, ahead);
+    else
+      multiply_rows<BF16Unit, 2, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
+                                                  to_stride, ahead);
+  }
+};
