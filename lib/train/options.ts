@@ -146,7 +146,10 @@ export const commandShape = {
     .default('auto')
     .describe('cpu, cuda, cuda:N, or auto: CUDA where it can be used, else the CPU'),
   threads: count().optional().describe('CPU threads; default: one per physical core'),
-  isa: z.string().optional().describe('CPU instruction set: reference, avx2, avx512, avx512_bf16, amx, neon'),
+  isa: z
+    .string()
+    .optional()
+    .describe('CPU instruction set: reference, avx2, avx512, avx512_bf16, amx, neon'),
 };
 
 export const trainingSchema = z.strictObject(trainingShape);

@@ -17,7 +17,7 @@ inline constexpr Isa kAllIsas[] = {Isa::kReference, Isa::kNeon,       Isa::kAvx2
 // AVX512_BF16; kAmx adds AMX tiles with bf16 products, which the operating system must permit.
 const char* isa_name(Isa isa);
 
-// The best level this machine can run; kReference where no fast kernels were built.
+// The fastest level on this machine; kReference where no fast kernels were built.
 Isa best_isa();
 
 // True when this machine can run `isa`.

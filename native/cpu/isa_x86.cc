@@ -44,7 +44,7 @@ uint64_t enabled_state() {
 #endif
 }
 
-Isa detect() {
+Isa highest_isa() {
   const uint64_t state = enabled_state();
   const CpuidLeaf basic = cpuid(1), extended = cpuid(7, 0);
   const bool avx_state = (state & 0x6) == 0x6;
@@ -63,14 +63,26 @@ Isa detect() {
 #endif
 }
 
-}  // namespace
+// AMD's processors (Zen 4 and 5) multiply pairs of bf16 at twice the rate of f32; Intel's, which
+// have tiles for that, at half of it (docs/performance.md).
+bool multiplies_pairs_fast() {
+  const CpuidLeaf vendor = cpuid(0);
+  return vendor.ebx == signature_AMD_ebx && vendor.ecx == signature_AMD_ecx;
+}
 
-Isa best_isa() {
-  static const Isa isa = detect();
+Isa detected() {
+  static const Isa isa = highest_isa();
   return isa;
 }
 
-bool isa_available(Isa isa) { return isa != Isa::kNeon && isa <= best_isa(); }
+}  // namespace
+
+Isa best_isa() {
+  const Isa isa = detected();
+  return isa == Isa::kAvx512BF16 && !multiplies_pairs_fast() ? Isa::kAvx512 : isa;
+}
+
+bool isa_available(Isa isa) { return isa != Isa::kNeon && isa <= detected(); }
 
 std::string processor_name() {
   if (cpuid(0x80000000u).eax < 0x80000004u) return {};

@@ -7,7 +7,9 @@
 //   policy_f32.inl  f32 panels and the policy over them
 //   pairs.inl       pairs of bf16, for these products and attention
 //   pack_bf16.inl   packing operands as panels of them
-//   policy_bf16.inl the policy over them on the vector units (AVX512_BF16)
+//   unit_bf16.inl   vectors of such pairs (AVX512_BF16)
+//   panels_bf16.inl the product of bf16 panels on them, for attention
+//   policy_bf16.inl the policy over them for these products
 //   tiles_amx.inl   the tile instructions; tests put a scalar model in their place
 //   panels_amx.inl  the product of bf16 panels in tiles, for these products and attention
 //   policy_amx.inl  the policy over them
@@ -45,20 +47,20 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
   return round_up((depth + blocks - 1) / blocks, 32);
 }
 
+#if defined(LOWRANK_AMX) || defined(LOWRANK_BF16_UNIT)
+#define LOWRANK_BF16_PRODUCTS  // of bf16 activations alone
+#endif
+
 // Each file needs those before it.
 // clang-format off
 #include "cpu/gemm/source.inl"
 #include "cpu/gemm/ahead.inl"
 #include "cpu/gemm/tile.inl"
-#include "cpu/gemm/policy_f32.inl"
-#if defined(LOWRANK_AMX) || defined(LOWRANK_BF16_UNIT)
+#ifdef LOWRANK_BF16_PRODUCTS
 #include "cpu/gemm/pairs.inl"
 #include "cpu/gemm/pack_bf16.inl"
 #endif
-#ifdef LOWRANK_BF16_UNIT
-#include "cpu/gemm/policy_bf16.inl"
-#endif
-#ifdef LOWRANK_AMX
+#if defined(LOWRANK_AMX)
 #ifdef LOWRANK_TILES
 #include LOWRANK_TILES
 #else
@@ -66,19 +68,15 @@ LOWRANK_INLINE constexpr int64_t depth_block(int64_t depth, int64_t most) {
 #endif
 #include "cpu/gemm/panels_amx.inl"
 #include "cpu/gemm/policy_amx.inl"
-#endif
-// clang-format on
-
-// How products of bf16 activations are computed; f32 ones keep the precision of f32 products.
-#if defined(LOWRANK_AMX)
-using BF16Products = AmxPolicy;
+using Products = AmxPolicy;
 #elif defined(LOWRANK_BF16_UNIT)
-using BF16Products = BF16Policy;
+#include "cpu/gemm/unit_bf16.inl"
+#include "cpu/gemm/policy_bf16.inl"
+using Products = BF16Policy;
 #else
-using BF16Products = F32Policy;
+#include "cpu/gemm/policy_f32.inl"
+using Products = F32Policy;
 #endif
-
-// clang-format off
 #include "cpu/gemm/epilogue.inl"
 #include "cpu/gemm/product.inl"
 #include "cpu/gemm/product_blocks.inl"
@@ -117,26 +115,43 @@ int64_t tile_loop(int64_t rounds) {
 }  // namespace
 
 void register_gemm(KernelTable& table) {
-  table.linear_workspace_bytes = [](const CpuDevice&, const LinearShape& shape) -> size_t {
-    return shape.activation == DType::kBF16 ? linear_workspace<BF16Products>(shape)
-                                            : linear_workspace<F32Policy>(shape);
+#ifdef LOWRANK_BF16_PRODUCTS
+  // f32 activations keep the precision of f32 products, which the level below has.
+  static const KernelTable below = [] {
+    KernelTable kernels;
+    avx512::register_gemm(kernels);
+    return kernels;
+  }();
+  table.linear_workspace_bytes = [](const CpuDevice& device, const LinearShape& shape) {
+    return shape.activation == DType::kBF16 ? linear_workspace<Products>(shape)
+                                            : below.linear_workspace_bytes(device, shape);
   };
-  table.head_loss_workspace_bytes = [](const CpuDevice&, const HeadLossShape& shape) -> size_t {
-    return shape.activation == DType::kBF16 ? head_loss_workspace<BF16Products>(shape)
-                                            : head_loss_workspace<F32Policy>(shape);
+  table.head_loss_workspace_bytes = [](const CpuDevice& device, const HeadLossShape& shape) {
+    return shape.activation == DType::kBF16 ? head_loss_workspace<Products>(shape)
+                                            : below.head_loss_workspace_bytes(device, shape);
   };
   table.linear_forward = [](CpuDevice& device, const LinearForward& op) {
-    op.x.dtype == DType::kBF16 ? linear_forward<BF16Products>(device, op)
-                               : linear_forward<F32Policy>(device, op);
+    op.x.dtype == DType::kBF16 ? linear_forward<Products>(device, op)
+                               : below.linear_forward(device, op);
   };
   table.linear_backward = [](CpuDevice& device, const LinearBackward& op) {
-    op.d_y.dtype == DType::kBF16 ? linear_backward<BF16Products>(device, op)
-                                 : linear_backward<F32Policy>(device, op);
+    op.d_y.dtype == DType::kBF16 ? linear_backward<Products>(device, op)
+                                 : below.linear_backward(device, op);
   };
   table.head_loss = [](CpuDevice& device, const HeadLoss& op) {
-    op.x.dtype == DType::kBF16 ? head_loss<BF16Products>(device, op)
-                               : head_loss<F32Policy>(device, op);
+    op.x.dtype == DType::kBF16 ? head_loss<Products>(device, op) : below.head_loss(device, op);
   };
+#else
+  table.linear_workspace_bytes = [](const CpuDevice&, const LinearShape& shape) {
+    return linear_workspace<Products>(shape);
+  };
+  table.head_loss_workspace_bytes = [](const CpuDevice&, const HeadLossShape& shape) {
+    return head_loss_workspace<Products>(shape);
+  };
+  table.linear_forward = linear_forward<Products>;
+  table.linear_backward = linear_backward<Products>;
+  table.head_loss = head_loss<Products>;
+#endif
 #ifdef LOWRANK_AMX
   table.bf16_product_loop = tile_loop;
 #endif

@@ -278,6 +278,5 @@ constexpr bool head_fits_scratch() {
                                             static_cast<int64_t>(sizeof(typename P::Packed)) <=
          static_cast<int64_t>(kThreadScratchBytes);
 }
-static_assert(head_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");
-static_assert(head_fits_scratch<BF16Products>(), "raise kThreadScratchBytes");
+static_assert(head_fits_scratch<Products>(), "raise kThreadScratchBytes");
 static_assert(kHeadStrip <= kColBlock, "a strip's logits are rows of a task's sums");

@@ -27,7 +27,7 @@ struct AmxPolicy : BF16Packing<kPanel, 32> {
     int64_t depth;
   };
   static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
-  static constexpr int64_t kShortDepth = kDepthBlock;
+  static constexpr int64_t kShortDepth = kDepthBlock, kLongRun = kStripCols;
 
   // Whether tiles can read the left operand's rows where they stand.
   LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,

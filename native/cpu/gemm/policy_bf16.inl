@@ -28,7 +28,7 @@ struct BF16Policy : BF16Packing<12, 64> {
   };
 
   static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
-  static constexpr int64_t kShortDepth = kDepthBlock;
+  static constexpr int64_t kShortDepth = kDepthBlock, kLongRun = kStripCols;
 
   // Whether the left operand needs no packing. Rows are read in steps of kRowStep.
   LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,

@@ -50,6 +50,7 @@ struct F32Policy {
     return !right.transposed && is_plain(right.source) && rows <= 2 * kRows && cols % kCols == 0;
   }
   static constexpr int64_t kShortDepth = 32;
+  static constexpr int64_t kLongRun = 4096;  // columns of a task then
 
   LOWRANK_INLINE static int64_t left_stride(int64_t depth) { return depth; }
 

@@ -4,7 +4,6 @@
 // where they stand; right operands, the weights, are decoded and packed by the tasks.
 
 constexpr int64_t kColBlock = kStripCols;  // columns of one task at most
-constexpr int64_t kLongRun = 4096;         // the same where the right operand isn't packed
 constexpr int64_t kLeastRows = 96;         // rows of one task when there are few tasks
 
 template <typename P>
@@ -122,7 +121,7 @@ constexpr int kChain = 4;
 // Their depth together: room for an adapter's rank behind a block of the weight.
 template <typename P>
 constexpr int64_t kChainDepth = P::kDepthBlock + 64;
-static_assert(kChainDepth<F32Policy> / kAheadSteps <= Ahead::kLines);
+static_assert(kChainDepth<Products> / Products::kDepthStep / kAheadSteps <= Ahead::kLines);
 
 // Adds the pieces' shares to the sums, [column panel][row][P::kCols], or begins them. `last`: each
 // tile's sums go to the output from row `output_row` on, while they are in the first cache, and not

@@ -43,7 +43,7 @@ void multiply_blocks(CpuDevice& device, const Term<P>* terms, int64_t term_count
       term_count == 1 && P::reads_in_place(terms[0].right, row_end - row_begin, cols);
   const Cut cut =
       cut_product<P>(row_end - origin, cols, col_unit, P::kRowBlock / P::kRows * P::kRows,
-                     in_place ? kLongRun : kColBlock, device.pool.size());
+                     in_place ? P::kLongRun : kColBlock, device.pool.size());
   const auto task_at = [&](int64_t task) {
     ProductTask at;
     at.first_row = origin + task / cut.strips * cut.block_rows;
@@ -111,7 +111,6 @@ constexpr bool product_fits_scratch() {
                       kChainDepth<P> * static_cast<int64_t>(sizeof(typename P::Packed))) <=
          static_cast<int64_t>(kThreadScratchBytes);
 }
-static_assert(product_fits_scratch<F32Policy>(), "raise kThreadScratchBytes");
-static_assert(product_fits_scratch<BF16Products>(), "raise kThreadScratchBytes");
-static_assert(2 * F32Policy::kRows * kLongRun <= kColBlock * F32Policy::kRowBlock,
+static_assert(product_fits_scratch<Products>(), "raise kThreadScratchBytes");
+static_assert(2 * Products::kRows * Products::kLongRun <= kColBlock * Products::kRowBlock,
               "sums of a long run fit where a block's do");

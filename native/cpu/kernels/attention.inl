@@ -17,21 +17,27 @@ namespace {
 
 #include "cpu/kernels/attention_backward.inl"
 
-#ifdef LOWRANK_AMX
-// Each file needs those before it.
+// Products of bf16 panels, in tiles or on the vector units. Each file needs those before it.
 // clang-format off
+#if defined(LOWRANK_AMX) || defined(LOWRANK_BF16_UNIT)
+#define LOWRANK_BF16_PANELS
+#include "cpu/gemm/pairs.inl"
+#ifdef LOWRANK_BF16_UNIT
+#include "cpu/gemm/unit_bf16.inl"
+#include "cpu/gemm/panels_bf16.inl"
+#else
 #ifdef LOWRANK_TILES
 #include LOWRANK_TILES
 #else
 #include "cpu/gemm/tiles_amx.inl"
 #endif
-#include "cpu/gemm/pairs.inl"
 #include "cpu/gemm/panels_amx.inl"
-#include "cpu/kernels/attention_pack_amx.inl"
-#include "cpu/kernels/attention_forward_amx.inl"
-#include "cpu/kernels/attention_backward_amx.inl"
-// clang-format on
 #endif
+#include "cpu/kernels/attention_pack_bf16.inl"
+#include "cpu/kernels/attention_forward_bf16.inl"
+#include "cpu/kernels/attention_backward_bf16.inl"
+#endif
+// clang-format on
 
 // Heads of one group that a forward task takes at most; more would not fit the scratch.
 constexpr int64_t kMaxTaskHeads = kMaxLanes / kLaneStep;
@@ -102,7 +108,7 @@ void vector_backward(CpuDevice& device, const AttentionBackward& op) {
   });
 }
 
-#ifdef LOWRANK_AMX
+#ifdef LOWRANK_BF16_PANELS
 void tile_forward(CpuDevice& device, const AttentionForward& op) {
   const AttentionWorkspace parts = attention_workspace(op.workspace, op.q.rows, 0, 0, 0);
   const PackedHeads packed = packed_heads(op, false, parts.d_k);
@@ -141,10 +147,28 @@ size_t workspace_bytes(const CpuDevice& device, const AttentionShape& shape) {
 }
 constexpr auto forward_bf16 = tile_forward;
 constexpr auto backward_bf16 = tile_backward;
+
+// What the level below has for f32.
+const KernelTable& below() {
+  static const KernelTable kernels = [] {
+    KernelTable table;
+    avx512::register_attention(table);
+    return table;
+  }();
+  return kernels;
+}
+void forward_f32(CpuDevice& device, const AttentionForward& op) {
+  below().attention_forward(device, op);
+}
+void backward_f32(CpuDevice& device, const AttentionBackward& op) {
+  below().attention_backward(device, op);
+}
 #else
 constexpr auto workspace_bytes = attention_workspace_bytes;
 constexpr auto forward_bf16 = vector_forward<BF16>;
 constexpr auto backward_bf16 = vector_backward<BF16>;
+constexpr auto forward_f32 = vector_forward<float>;
+constexpr auto backward_f32 = vector_backward<float>;
 #endif
 
 // Heads wider than this don't fit the scratch; nothing published has them.
@@ -156,7 +180,7 @@ void attention_forward(CpuDevice& device, const AttentionForward& op) {
   else if (op.q.dtype == DType::kBF16)
     forward_bf16(device, op);
   else
-    vector_forward<float>(device, op);
+    forward_f32(device, op);
 }
 
 void attention_backward(CpuDevice& device, const AttentionBackward& op) {
@@ -165,7 +189,7 @@ void attention_backward(CpuDevice& device, const AttentionBackward& op) {
   else if (op.forward.q.dtype == DType::kBF16)
     backward_bf16(device, op);
   else
-    vector_backward<float>(device, op);
+    backward_f32(device, op);
 }
 
 }  // namespace

@@ -170,23 +170,23 @@ bool available(const char* isa) {
 std::vector<const char*> fast_isas() {
   std::vector<const char*> found;
   const char* only = std::getenv("LOWRANK_ISA");
-  for (const char* isa : {"avx2", "avx512", "amx", "neon"})
+  for (const char* isa : {"avx2", "avx512", "avx512_bf16", "amx", "neon"})
     if ((!only || std::strcmp(only, isa) == 0) && available(isa)) found.push_back(isa);
   return found;
 }
 
 // Rounding of the result itself, relative to the element (neighbouring bf16 values differ by up to
 // 2^-7), and of the sums that lead to it (about head_dim products of unit normals and one
-// exponential), relative to the largest element, or to 1, the size of what may cancel. Matrix units
-// round P and dS to bf16, 2^-8 relative at most, before they multiply them: 2^-8 of a sum's terms,
-// whose independent errors together stay below 2^-8 of the largest sum (attention_test.cc has the
-// strict bound of every element).
+// exponential), relative to the largest element, or to 1, the size of what may cancel. Units
+// for bf16 round P and dS to bf16, 2^-8 relative at most, before they multiply them: 2^-8 of a
+// sum's terms, whose independent errors together stay below 2^-8 of the largest sum
+// (attention_test.cc has the strict bound of every element).
 struct Tolerance {
   double element, tensor;
 };
 Tolerance tolerance(DType dtype, const std::string& isa) {
   if (dtype != DType::kBF16) return {0, 0x1p-17};
-  return {0x1p-7, isa == "amx" ? 0x1p-8 : 0x1p-16};
+  return {0x1p-7, isa == "amx" || isa == "avx512_bf16" ? 0x1p-8 : 0x1p-16};
 }
 
 void compare(const std::string& what, const std::vector<float>& actual,

@@ -1,4 +1,4 @@
-// Attention's operands as bf16 panels (gemm/panels_amx.inl). K and V are packed once per document
+// Attention's operands as bf16 panels (gemm/pairs.inl). K and V are packed once per document
 // and kv head, into the op's workspace; the query side once per task. "Right" panels have the
 // packed rows as columns, "deep" panels have them as k.
 
