@@ -19,11 +19,11 @@ struct BF16Policy : BF16Packing<12, 64> {
   static constexpr int64_t kHeadRows = 192;
 
   // Elements become words of two.
-  struct Factors : TileFactors<BF16Unit> {
+  struct Factors : TileFactors<uint32_t> {
     Factors() = default;
     Factors(const uint16_t* left_at, int64_t stride, const uint16_t* right_at, int64_t,
             int64_t elements)
-        : TileFactors<BF16Unit>{reinterpret_cast<const uint32_t*>(left_at), stride / 2,
+        : TileFactors<uint32_t>{reinterpret_cast<const uint32_t*>(left_at), stride / 2,
                                 reinterpret_cast<const uint32_t*>(right_at), kCols, elements / 2} {}
   };
 

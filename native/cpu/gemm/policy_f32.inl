@@ -23,7 +23,7 @@ struct F32Policy {
   static constexpr int64_t kTaskParts = 4;   // a disturbance costs one of so many parts of a task
   static constexpr int64_t kHeadRows = 192;  // rows of a head task: a strip is packed for each
 
-  using Factors = TileFactors<F32Unit>;
+  using Factors = TileFactors<float>;
   using Side = Ahead;  // what a product does beside multiplying
   struct Scope {};  // nothing to set up per task
 
@@ -168,11 +168,23 @@ struct F32Policy {
   LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                                       const float* from, int64_t from_stride, float* to,
                                       int64_t to_stride, const Ahead& ahead) {
-    if (cols <= kLanes)
-      multiply_rows<F32Unit, 1, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
-                                                 to_stride, ahead);
+    if (count > 0 && factors->right_stride != kCols)
+      multiply_over<F32Unit<0>>(factors, count, rows, cols, from, from_stride, to, to_stride,
+                                ahead);
     else
-      multiply_rows<F32Unit, 2, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
-                                                 to_stride, ahead);
+      multiply_over<F32Unit<kCols>>(factors, count, rows, cols, from, from_stride, to, to_stride,
+                                    ahead);
+  }
+
+  template <typename Unit>
+  LOWRANK_INLINE static void multiply_over(const Factors* factors, int count, int64_t rows,
+                                           int64_t cols, const float* from, int64_t from_stride,
+                                           float* to, int64_t to_stride, const Ahead& ahead) {
+    if (cols <= kLanes)
+      multiply_rows<Unit, 1, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
+                                              to_stride, ahead);
+    else
+      multiply_rows<Unit, 2, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
+                                              to_stride, ahead);
   }
 };

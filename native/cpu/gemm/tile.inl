@@ -1,9 +1,13 @@
 // The product of one tile on the vector units, over words of 32 bits: an f32, or two bf16 of
 // successive k, which one instruction multiplies and adds.
 
+// kRightStride: between rows of every right panel, or 0. Known, it leaves the compiler registers for
+// all pointers, which is worth a twentieth.
+template <int64_t kStride>
 struct F32Unit {
   using Word = float;
   using Vector = F32;
+  static constexpr int64_t kRightStride = kStride;
   LOWRANK_INLINE static Vector at(const Word* from) { return load(from); }
   LOWRANK_INLINE static Vector everywhere(const Word* from) { return splat(*from); }
   LOWRANK_INLINE static F32 add(F32 sum, Vector a, Vector b) { return fma(a, b, sum); }
@@ -11,11 +15,11 @@ struct F32Unit {
 
 // A left and a right panel of words. Strides are between rows: of the left panel's m, of the right
 // one's k (or pairs of k).
-template <typename Unit>
+template <typename Word>
 struct TileFactors {
-  const typename Unit::Word* left;
+  const Word* left;
   int64_t left_stride;
-  const typename Unit::Word* right;
+  const Word* right;
   int64_t right_stride;
   int64_t depth;
 };
@@ -26,7 +30,7 @@ constexpr int kAheadSteps = LOWRANK_VECTOR_BYTES == 32 ? 16 : 4;
 #if LOWRANK_VECTOR_BYTES == 32
 // 6 x 16 in assembler, kAheadSteps `rounds` times: 12 chains of multiply-adds leave the scheduler so
 // little slack that the copies and spills that gcc makes of 16 registers cost a twentieth.
-LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const TileFactors<F32Unit>& factors,
+LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const TileFactors<float>& factors,
                                   const char* const* ahead, int64_t rounds) {
   const struct {
     const float *left, *lower, *right;
@@ -98,7 +102,7 @@ LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const TileFactors<F32Unit>&
 // to [kCount, kVectors * kLanes] = from (null: 0) + the sum of `count` products. A line of `ahead` is
 // asked for every kAheadSteps steps.
 template <typename Unit, int kVectors, int kCount>
-__attribute__((noinline)) void multiply_tile(const TileFactors<Unit>* factors, int count,
+__attribute__((noinline)) void multiply_tile(const TileFactors<typename Unit::Word>* factors, int count,
                                              const float* from, int64_t from_stride, float* to,
                                              int64_t to_stride, const Ahead& ahead) {
   using Word = typename Unit::Word;
@@ -112,7 +116,8 @@ __attribute__((noinline)) void multiply_tile(const TileFactors<Unit>* factors, i
   const char* const* line = ahead.lines;
   for (; count > 0; --count, ++factors) {
     const Word* right = factors->right;
-    const int64_t left_stride = factors->left_stride, right_stride = factors->right_stride;
+    const int64_t left_stride = factors->left_stride;
+    const int64_t right_stride = Unit::kRightStride ? Unit::kRightStride : factors->right_stride;
     const int64_t depth = factors->depth;
     int64_t rounds = depth / kAheadSteps;
     // Rows share pointers, three each, so that all stay in registers.
@@ -178,7 +183,7 @@ __attribute__((noinline)) void multiply_tile(const TileFactors<Unit>* factors, i
 
 // The same for the first `rows` of kCount rows, as many as they need in steps of kStep.
 template <typename Unit, int kVectors, int kCount, int kStep>
-LOWRANK_INLINE void multiply_rows(const TileFactors<Unit>* factors, int count, int64_t rows,
+LOWRANK_INLINE void multiply_rows(const TileFactors<typename Unit::Word>* factors, int count, int64_t rows,
                                   const float* from, int64_t from_stride, float* to,
                                   int64_t to_stride, const Ahead& ahead) {
   if constexpr (kCount > kStep) {

@@ -2,6 +2,7 @@
 struct BF16Unit {
   using Word = uint32_t;
   using Vector = U32;
+  static constexpr int64_t kRightStride = 2 * kLanes;
   LOWRANK_INLINE static Vector at(const Word* from) { return load_raw<U32>(from); }
   LOWRANK_INLINE static Vector everywhere(const Word* from) {
     uint32_t word;
