@@ -17,6 +17,7 @@
 //   product.inl     operands, tiles and tasks of a blocked product
 //   product_blocks.inl   blocking for the first cache
 //   product_strips.inl   blocking for both caches
+//   thin.inl        products with few rows over bf16 that is read where it stands (AVX512_BF16)
 //   few_rows.inl    products with a handful of rows (generation), without packing
 //   linear*.inl head_loss*.inl   the operations
 //
@@ -80,6 +81,9 @@ using Products = F32Policy;
 #include "cpu/gemm/epilogue.inl"
 #include "cpu/gemm/product.inl"
 #include "cpu/gemm/product_blocks.inl"
+#ifdef LOWRANK_BF16_UNIT
+#include "cpu/gemm/thin.inl"
+#endif
 #include "cpu/gemm/product_strips.inl"
 #include "cpu/gemm/few_rows.inl"
 #include "cpu/gemm/linear.inl"

@@ -43,6 +43,13 @@ PackedLeft<P> pack_rows_of_segment(CpuDevice& device, Source source, const LoraS
                       to);
 }
 
+// The left operand of an adapter's gradients, [rank, rows]: as panels of either kind.
+template <typename P>
+int64_t adapter_left_bytes(int64_t rank, int64_t rows) {
+  const int64_t pairs = round_up(rows, 32) * round_up(rank, 32) * 2;
+  return larger(packed_left_bytes<P>(rank, rows), round_up(pairs, 64));
+}
+
 template <typename P>
 size_t linear_workspace(const LinearShape& s) {
   const int64_t segments = s.segment_count, rank = s.max_rank;
@@ -59,7 +66,7 @@ size_t linear_workspace(const LinearShape& s) {
   bytes += larger(packed_left_bytes<P>(edge_rows, s.out), packed_left_bytes<P>(s.out, s.tokens));
   bytes += round_up(s.tokens * rank * 4, 64);
   bytes += larger(packed_left_bytes<P>(edge_rows, rank) + 64 * segments,
-                  packed_left_bytes<P>(rank, edge_rows));
+                  adapter_left_bytes<P>(rank, edge_rows));
   return static_cast<size_t>(bytes);
 }
 

@@ -7,7 +7,7 @@ void adapter_gradients(CpuDevice& device, const LinearBackward& op, const LoraSe
                        const float* dy_b, int64_t dy_b_stride, Workspace workspace) {
   const int64_t in = op.weight.cols, out = op.weight.rows, rank = segment.rank;
   const int64_t rows = segment.row_end - segment.row_begin;
-  void* packed = workspace.take(packed_left_bytes<P>(rank, rows));
+  void* packed = workspace.take(adapter_left_bytes<P>(rank, rows));
   const auto from_row = [&](Source source, int64_t row) {
     const int64_t size = source.element == Element::kBF16 ? 2 : 4;
     source.data = static_cast<const char*>(source.data) + row * source.stride * size;
@@ -15,32 +15,35 @@ void adapter_gradients(CpuDevice& device, const LinearBackward& op, const LoraSe
   };
   Epilogue epilogue;
   epilogue.accumulate = true;
+  // out [rank, cols] = left^T x right.
+  const auto multiply_rows = [&](const Source& left, const Source& right, int64_t cols) {
+#ifdef LOWRANK_BF16_UNIT
+    if (is_thin(right, rank, cols)) {
+      multiply_thin(device, left, right, rank, rows, cols, epilogue, packed);
+      return;
+    }
+#endif
+    Term<P> term;
+    term.left = pack_left<P>(device, {left, true}, 0, rank, rows, packed);
+    term.right = {right, false};
+    term.row_end = rank;
+    multiply<P>(device, &term, 1, 0, rank, cols, epilogue);
+  };
   if (segment.d_a) {
     // dy_b holds the scale. Dropout's elements are numbered from the op's first row.
     Source x = dropped(from_row(source_of(op.x), segment.row_begin), segment, in);
     x.dropout_row = segment.row_begin;
-    Term<P> term;
-    term.left =
-        pack_left<P>(device, {source_of(dy_b + segment.row_begin * dy_b_stride, dy_b_stride), true},
-                     0, rank, rows, packed);
-    term.right = {x, false};
-    term.row_end = rank;
     epilogue.out = segment.d_a;
     epilogue.row_stride = in;
-    multiply<P>(device, &term, 1, 0, rank, in, epilogue);
+    multiply_rows(source_of(dy_b + segment.row_begin * dy_b_stride, dy_b_stride), x, in);
   }
   if (segment.d_b) {
     // d_b transposed: [rank, out] = (scale xa)^T d_y, written column by column.
-    Term<P> term;
-    term.left = pack_left<P>(
-        device, {scaled(from_row(source_of(op.xa), segment.row_begin), segment.scale), true}, 0,
-        rank, rows, packed);
-    term.right = {from_row(source_of(op.d_y), segment.row_begin), false};
-    term.row_end = rank;
     epilogue.out = segment.d_b;
     epilogue.row_stride = 1;
     epilogue.col_stride = rank;
-    multiply<P>(device, &term, 1, 0, rank, out, epilogue);
+    multiply_rows(scaled(from_row(source_of(op.xa), segment.row_begin), segment.scale),
+                  from_row(source_of(op.d_y), segment.row_begin), out);
   }
 }
 

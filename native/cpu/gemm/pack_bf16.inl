@@ -49,10 +49,9 @@ struct BF16Packing {
     for (int64_t i = count; i < padded; ++i) to[i] = 0;
   }
 
-  // Whether the left operand's rows can be read where they stand, if their alignment and number suit.
+  // Whether the left operand's rows can be read where they stand, if their number and distance suit.
   LOWRANK_INLINE static bool has_plain_rows(const Operand& left) {
-    return !left.transposed && is_plain(left.source) && !left.source.rows &&
-           left.source.stride * 2 % kSetBytes != 0;
+    return !left.transposed && is_plain(left.source) && !left.source.rows;
   }
   // Rows that are multiples of this apart share few sets of the first cache.
   static constexpr int64_t kSetBytes = 2048;

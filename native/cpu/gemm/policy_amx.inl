@@ -33,7 +33,7 @@ struct AmxPolicy : BF16Packing<kPanel, 32> {
   LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,
                                                  int64_t depth) {
     return has_plain_rows(left) && row_end % kRows == 0 && depth % kDepthUnit == 0 &&
-           left.source.stride % 32 == 0 &&
+           left.source.stride % 32 == 0 && left.source.stride * 2 % kSetBytes != 0 &&
            reinterpret_cast<uintptr_t>(left.source.data) % 64 == 0;
   }
 

@@ -34,7 +34,7 @@ struct BF16Policy : BF16Packing<12, 64> {
   LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,
                                                  int64_t depth) {
     return has_plain_rows(left) && row_end % kRowStep == 0 && depth % kDepthStep == 0 &&
-           left.source.stride % 2 == 0;
+           left.source.stride % 2 == 0 && left.source.stride * 2 % (2 * kSetBytes) != 0;
   }
 
   template <bool kStreamRight>
