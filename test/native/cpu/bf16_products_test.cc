@@ -1,4 +1,5 @@
-// The AMX linear layer and head over emulated tiles against the scalar reference. Where bf16
+// The linear layer and head over products of bf16, in emulated AMX tiles and in the machine's own
+// vectors of pairs (AVX512_BF16), against the scalar reference. Where bf16
 // operands are exact (bf16 weights, no adapter) only the order of the f32 sum differs; elsewhere
 // f32 operands are rounded to bf16 once, 2^-9 relative each.
 #include <algorithm>
@@ -71,12 +72,23 @@ constexpr double kRoundingTolerance = 0.03;
 // Three roundings of 2^-9 each: both operands and the bf16 output.
 constexpr double kLargestTolerance = 3.0 / 512;
 
-struct Emulated {
-  CpuDevice device{2, "avx512"};
-  Emulated() { cpu::amx_emulated::register_gemm(device.kernels); }
-};
-
-bool has_avx512() { return cpu::isa_available(cpu::Isa::kAvx512); }
+// Calls check(device) for both, where the machine can run them.
+template <typename Check>
+void on_devices(const Check& check) {
+  if (cpu::isa_available(cpu::Isa::kAvx512)) {
+    CpuDevice emulated(2, "avx512");
+    cpu::amx_emulated::register_gemm(emulated.kernels);
+    check(emulated);
+  } else {
+    std::printf("  not run: no AVX-512 to emulate tiles with\n");
+  }
+  if (cpu::isa_available(cpu::Isa::kAvx512BF16)) {
+    CpuDevice pairs(2, "avx512_bf16");
+    check(pairs);
+  } else {
+    std::printf("  not run: no AVX512_BF16\n");
+  }
+}
 
 void check_plain_product(CpuDevice& device, int64_t tokens, int64_t in, int64_t out) {
   Values x(tokens * in, 1), w(out * in, 2);
@@ -108,8 +120,8 @@ struct Linear {
   std::vector<float> d_a, d_b, d_weight, d_bias;
 
   Linear(cpu::KernelTable& kernels, CpuDevice& device, int64_t tokens_, int64_t in_, int64_t out_,
-         bool dropout)
-      : tokens(tokens_), in(in_), out(out_), rank(5) {
+         bool dropout, int64_t rank_)
+      : tokens(tokens_), in(in_), out(out_), rank(rank_) {
     Values x(tokens * in, 1), w(out * in, 2), a(rank * in, 3), b(out * rank, 4),
         dy(tokens * out, 5), bias(out, 6);
     y.resize(static_cast<size_t>(tokens * out));
@@ -178,9 +190,10 @@ struct Linear {
   }
 };
 
-void check_linear(CpuDevice& device, int64_t tokens, int64_t in, int64_t out, bool dropout) {
-  const Linear actual(device.kernels, device, tokens, in, out, dropout);
-  const Linear expected(device.reference, device, tokens, in, out, dropout);
+void check_linear(CpuDevice& device, int64_t tokens, int64_t in, int64_t out, bool dropout,
+                  int64_t rank = 5) {
+  const Linear actual(device.kernels, device, tokens, in, out, dropout, rank);
+  const Linear expected(device.reference, device, tokens, in, out, dropout, rank);
   CHECK(difference(floats(actual.y), floats(expected.y)) < kRoundingTolerance);
   CHECK(difference(floats(actual.d_x), floats(expected.d_x)) < kRoundingTolerance);
   CHECK(difference(actual.d_a, expected.d_a) < kRoundingTolerance);
@@ -189,28 +202,29 @@ void check_linear(CpuDevice& device, int64_t tokens, int64_t in, int64_t out, bo
   CHECK(difference(actual.d_bias, expected.d_bias) < kOrderTolerance);
 }
 
-TEST(amx_tiles_products_over_every_edge) {
-  if (!has_avx512()) return (void)std::printf("  not run: no AVX-512 to emulate tiles with\n");
-  Emulated emulated;
-  for (const int64_t tokens : {9, 31, 33, 100})
-    for (const int64_t in : {2, 31, 33, 64, 545})
-      for (const int64_t out : {1, 16, 17, 47, 300})
-        check_plain_product(emulated.device, tokens, in, out);
-  // Whole panels of rows, read where they stand: 1,024 wide ones are packed after all.
-  for (const int64_t tokens : {32, 96})
-    for (const int64_t in : {32, 96, 608, 1024, 1152})
-      check_plain_product(emulated.device, tokens, in, 70);
-  // More rows than one task has.
-  check_plain_product(emulated.device, 1100, 33, 270);
+TEST(bf16_products_over_every_edge) {
+  on_devices([](CpuDevice& device) {
+    for (const int64_t tokens : {9, 31, 33, 100})
+      for (const int64_t in : {2, 31, 33, 64, 545})
+        for (const int64_t out : {1, 16, 17, 47, 300}) check_plain_product(device, tokens, in, out);
+    // Whole panels of rows, read where they stand: 1,024 (tiles) or 2,048 wide ones are packed.
+    for (const int64_t tokens : {32, 96})
+      for (const int64_t in : {32, 96, 608, 1024, 1152, 2048})
+        check_plain_product(device, tokens, in, 70);
+    // More rows than one task has.
+    check_plain_product(device, 1100, 33, 270);
+  });
 }
 
-TEST(amx_tiles_linear_with_adapters) {
-  if (!has_avx512()) return (void)std::printf("  not run: no AVX-512 to emulate tiles with\n");
-  Emulated emulated;
-  for (const bool dropout : {false, true}) {
-    check_linear(emulated.device, 37, 48, 40, dropout);
-    check_linear(emulated.device, 70, 33, 65, dropout);
-  }
+TEST(bf16_linear_with_adapters) {
+  on_devices([](CpuDevice& device) {
+    for (const bool dropout : {false, true}) {
+      check_linear(device, 37, 48, 40, dropout);
+      check_linear(device, 70, 33, 65, dropout);
+      // Gradients over rows that are read where they stand, an odd number of them.
+      for (const int64_t rank : {1, 8, 20, 32}) check_linear(device, 301, 80, 48, dropout, rank);
+    }
+  });
 }
 
 struct HeadCase {
@@ -265,17 +279,9 @@ void check_head(CpuDevice& device, const HeadCase& c) {
   if (!frozen) CHECK(share_of_largest(d_weight[0], d_weight[1]) < kLargestTolerance);
 }
 
-TEST(amx_tiles_head) {
-  if (!has_avx512()) return (void)std::printf("  not run: no AVX-512 to emulate tiles with\n");
-  Emulated emulated;
-  for (const bool frozen : {true, false})
-    check_head(emulated.device, {frozen,
-                                 50,
-                                 40,
-                                 333,
-                                 {1, 4, 5, 30, 49},
-                                 {0, 332, 17, 17, 100},
-                                 {0.1f, 0.2f, 0.3f, 0.3f, 0.1f}});
+TEST(bf16_head) {
+  HeadCase few{
+      true, 50, 40, 333, {1, 4, 5, 30, 49}, {0, 332, 17, 17, 100}, {0.1f, 0.2f, 0.3f, 0.3f, 0.1f}};
   // Rows that are packed with another stride, and as many of them as the workspace is for.
   HeadCase wide{true, 256, 1024, 64, {}, {}, {}};
   for (int32_t i = 0; i < 256; ++i) {
@@ -283,10 +289,13 @@ TEST(amx_tiles_head) {
     wide.targets.push_back(i % 64);
     wide.weights.push_back(1.0f / 256);
   }
-  for (const bool frozen : {true, false}) {
-    wide.frozen = frozen;
-    check_head(emulated.device, wide);
-  }
+  on_devices([&](CpuDevice& device) {
+    for (HeadCase* given : {&few, &wide})
+      for (const bool frozen : {true, false}) {
+        given->frozen = frozen;
+        check_head(device, *given);
+      }
+  });
 }
 
 }  // namespace
