@@ -49,7 +49,9 @@ const lowrank = (options) =>
   new Peer('lowrank', process.execPath, [path.join(here, 'peers', 'lowrank_peer.mjs')], {
     options: { threads, isa: values.isa, ...options },
   });
-const onednnIsa = { avx2: 'AVX2', avx512: 'AVX512_CORE' }[values.isa];
+const onednnIsa = { avx2: 'AVX2', avx512: 'AVX512_CORE', avx512_bf16: 'AVX512_CORE_BF16' }[
+  values.isa
+];
 // The same limit on instructions as ours.
 const environment = {
   ...(onednnIsa ? { ONEDNN_MAX_CPU_ISA: onednnIsa } : {}),
