@@ -71,7 +71,7 @@ typedef struct lowrank_device lowrank_device;
 typedef struct lowrank_device_options {
   size_t struct_bytes;
   const char* name; /* "cpu", "cuda", "cuda:N" or "auto" (the default) */
-  const char* isa;  /* NULL = the best; "reference", "avx2", "avx512", "amx", "neon" */
+  const char* isa;  /* NULL = the best, or reference, avx2, avx512, avx512_bf16, amx, neon */
   int32_t threads;  /* 0 = one per physical core */
   int32_t ordinal;  /* which one, where there are several */
 } lowrank_device_options;

@@ -400,7 +400,7 @@ struct HeadLossShape {
 
 struct DeviceOptions {
   int32_t threads = 0;        // CPU: 0 = one per physical core
-  const char* isa = nullptr;  // CPU: null = best; "reference", "avx2", "avx512", "amx", "neon"
+  const char* isa = nullptr;  // CPU: null = best; "reference", "avx2", "avx512", ... (cpu/isa.h)
   int32_t ordinal = 0;        // CUDA: which device
 };
 
