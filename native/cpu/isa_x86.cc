@@ -63,7 +63,7 @@ Isa highest_isa() {
 #endif
 }
 
-// AMD's processors (Zen 4 and 5) multiply pairs of bf16 at twice the rate of f32; Intel's, which
+// AMD's processors multiply pairs of bf16 at twice the rate of f32 (seen on Zen 5); Intel's, which
 // have tiles for that, at half of it (docs/performance.md).
 bool multiplies_pairs_fast() {
   const CpuidLeaf vendor = cpuid(0);

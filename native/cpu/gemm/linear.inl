@@ -43,11 +43,14 @@ PackedLeft<P> pack_rows_of_segment(CpuDevice& device, Source source, const LoraS
                       to);
 }
 
-// The left operand of an adapter's gradients, [rank, rows]: as panels of either kind.
+// The left operand of an adapter's gradients, [rank, rows].
 template <typename P>
 int64_t adapter_left_bytes(int64_t rank, int64_t rows) {
-  const int64_t pairs = round_up(rows, 32) * round_up(rank, 32) * 2;
-  return larger(packed_left_bytes<P>(rank, rows), round_up(pairs, 64));
+#ifdef LOWRANK_BF16_UNIT
+  return larger(packed_left_bytes<P>(rank, rows), thin_left_bytes(rows));
+#else
+  return packed_left_bytes<P>(rank, rows);
+#endif
 }
 
 template <typename P>

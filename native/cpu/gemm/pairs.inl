@@ -51,3 +51,10 @@ LOWRANK_INLINE __m512i pair_index(int first) {
 LOWRANK_INLINE __m512i pairs_of(__m512i even, __m512i odd, int half) {
   return _mm512_permutex2var_epi16(even, pair_index(16 * half), odd);
 }
+
+// The pairs (lane i of the low half, lane i of the high half).
+LOWRANK_INLINE __m512i pairs_of_halves(__m512i halves) {
+  const __m512i index = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
+                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(index, halves);
+}

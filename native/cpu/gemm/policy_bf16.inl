@@ -41,11 +41,7 @@ struct BF16Policy : BF16Packing<12, 64> {
   LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                                       const float* from, int64_t from_stride, float* to,
                                       int64_t to_stride, const Ahead& ahead) {
-    if (cols <= kLanes)
-      multiply_rows<BF16Unit, 1, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
-                                                  to_stride, ahead);
-    else
-      multiply_rows<BF16Unit, 2, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
-                                                  to_stride, ahead);
+    multiply_panel<BF16Unit, kRows, kRowStep>(factors, count, rows, cols, from, from_stride, to,
+                                              to_stride, ahead);
   }
 };

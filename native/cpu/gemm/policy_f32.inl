@@ -169,22 +169,10 @@ struct F32Policy {
                                       const float* from, int64_t from_stride, float* to,
                                       int64_t to_stride, const Ahead& ahead) {
     if (count > 0 && factors->right_stride != kCols)
-      multiply_over<F32Unit<0>>(factors, count, rows, cols, from, from_stride, to, to_stride,
-                                ahead);
+      multiply_panel<F32Unit<0>, kRows, kRowStep>(factors, count, rows, cols, from, from_stride, to,
+                                                  to_stride, ahead);
     else
-      multiply_over<F32Unit<kCols>>(factors, count, rows, cols, from, from_stride, to, to_stride,
-                                    ahead);
-  }
-
-  template <typename Unit>
-  LOWRANK_INLINE static void multiply_over(const Factors* factors, int count, int64_t rows,
-                                           int64_t cols, const float* from, int64_t from_stride,
-                                           float* to, int64_t to_stride, const Ahead& ahead) {
-    if (cols <= kLanes)
-      multiply_rows<Unit, 1, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
-                                              to_stride, ahead);
-    else
-      multiply_rows<Unit, 2, kRows, kRowStep>(factors, count, rows, from, from_stride, to,
-                                              to_stride, ahead);
+      multiply_panel<F32Unit<kCols>, kRows, kRowStep>(factors, count, rows, cols, from, from_stride,
+                                                      to, to_stride, ahead);
   }
 };

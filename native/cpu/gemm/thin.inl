@@ -1,6 +1,6 @@
 // Gradients of an adapter on the vector units: out [rank, cols] += left^T [rank, k] x right [k, cols],
-// for a rank of a few and plain bf16 on the right. Packing the right operand would cost as much as
-// multiplying it: it is read once, where it stands, and its rows become pairs on the way. The left
+// for a rank of a few and plain bf16 on the right. Packing the right operand for so few rows would
+// be a good part of the work: it is read once, where it stands, and its rows become pairs on the way. The left
 // operand is packed as right panels are, so that a pair of all ranks stands together.
 
 constexpr int64_t kMostThin = 32;    // rank at most: one panel
@@ -14,9 +14,6 @@ __attribute__((noinline)) void multiply_thin_tile(const uint16_t* left, const ui
                                                   int64_t stride, int64_t depth,
                                                   const uint16_t* ahead, float* sums) {
   alignas(32) static constexpr uint16_t kZeros[16] = {};
-  const __m512i in_pairs =
-      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                       5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   F32 sum[kCount];
 #pragma GCC unroll 16
   for (int i = 0; i < kCount; ++i) sum[i] = load(sums + i * kThinCols);
@@ -28,7 +25,7 @@ __attribute__((noinline)) void multiply_thin_tile(const uint16_t* left, const ui
     const uint16_t* second = depth > 1 ? right + stride : kZeros;
     const __m512i rows =
         _mm512_inserti64x4(_mm512_castsi256_si512(row_at(right)), row_at(second), 1);
-    const U32 both = (U32)_mm512_permutexvar_epi16(in_pairs, rows);
+    const U32 both = (U32)pairs_of_halves(rows);
     const auto* words = reinterpret_cast<const BF16Unit::Word*>(left);
 #pragma GCC unroll 16
     for (int i = 0; i < kCount; ++i)
@@ -68,8 +65,10 @@ LOWRANK_INLINE bool is_thin(const Source& right, int64_t rank, int64_t cols) {
   return rank <= kMostThin && cols % 16 == 0 && BF16Policy::is_plain(right) && !right.rows;
 }
 
-// The sums go to f32 that accumulates, by rows or by columns. `memory` holds the packed left operand:
-// kPanel elements for each k, rounded up to a multiple of 32.
+// Bytes of the packed left operand: a panel's pair of columns for every pair of k.
+LOWRANK_INLINE int64_t thin_left_bytes(int64_t depth) { return round_up(depth, 32) * kPanel * 2; }
+
+// The sums go to f32 that accumulates, by rows or by columns. `memory` holds thin_left_bytes(depth).
 void multiply_thin(CpuDevice& device, const Source& left, const Source& right, int64_t rank,
                    int64_t depth, int64_t cols, const Epilogue& epilogue, void* memory) {
   auto* packed = static_cast<uint16_t*>(memory);

@@ -195,3 +195,17 @@ LOWRANK_INLINE void multiply_rows(const TileFactors<typename Unit::Word>* factor
   }
   multiply_tile<Unit, kVectors, kCount>(factors, count, from, from_stride, to, to_stride, ahead);
 }
+
+// The same for `cols` columns of two vectors: one vector may do.
+template <typename Unit, int kCount, int kStep>
+LOWRANK_INLINE void multiply_panel(const TileFactors<typename Unit::Word>* factors, int count,
+                                   int64_t rows, int64_t cols, const float* from,
+                                   int64_t from_stride, float* to, int64_t to_stride,
+                                   const Ahead& ahead) {
+  if (cols <= kLanes)
+    multiply_rows<Unit, 1, kCount, kStep>(factors, count, rows, from, from_stride, to, to_stride,
+                                          ahead);
+  else
+    multiply_rows<Unit, 2, kCount, kStep>(factors, count, rows, from, from_stride, to, to_stride,
+                                          ahead);
+}

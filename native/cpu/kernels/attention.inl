@@ -110,6 +110,8 @@ void vector_backward(CpuDevice& device, const AttentionBackward& op) {
 
 #ifdef LOWRANK_BF16_PANELS
 void tile_forward(CpuDevice& device, const AttentionForward& op) {
+  // In generation no document fills tiles, and a loop over its keys that packs none isn't free.
+  if (op.q.rows < kTileQueries) return vector_forward<BF16>(device, op);
   const AttentionWorkspace parts = attention_workspace(op.workspace, op.q.rows, 0, 0, 0);
   const PackedHeads packed = packed_heads(op, false, parts.d_k);
   pack_all_keys(device, op, packed);

@@ -27,10 +27,7 @@ LOWRANK_INLINE __m512i load_32(const HeadRows& from, int64_t row, int64_t column
 
 // The pairs (even[i], odd[i]), rounded to bf16.
 LOWRANK_INLINE void store_pairs(F32 even, F32 odd, uint16_t* to) {
-  const __m512i both = round_two(even, odd);
-  const __m512i swap = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
-                                        8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  _mm512_store_si512(to, _mm512_permutexvar_epi16(swap, both));
+  _mm512_store_si512(to, pairs_of_halves(round_two(even, odd)));
 }
 
 // Left panels [row panel][k = dim]: 32 rows each, `panels` of them.

@@ -9,44 +9,37 @@ constexpr int kChains = 12;
 constexpr int kChains = 20;
 #endif
 
-// Fused multiply-adds in registers. Returns the FLOPs done.
-int64_t multiply_loop(int64_t rounds) {
+// Products in registers, sum = multiply(sum, a, b), each of so many FLOPs a lane. Returns the FLOPs done.
+template <typename V, typename Multiply>
+LOWRANK_INLINE int64_t product_loop(int64_t rounds, V a, V b, int64_t flops,
+                                    const Multiply& multiply) {
   F32 sums[kChains];
 #pragma GCC unroll 20
   for (int i = 0; i < kChains; ++i) sums[i] = splat(0.25f * static_cast<float>(i));
-  F32 a = splat(0.5f), b = splat(1.0f);
   for (int64_t round = 0; round < rounds; ++round) {
     __asm__ volatile("" : "+m"(a), "+m"(b));  // values that the compiler can't foresee
-    const F32 x = a, y = b;
+    const V x = a, y = b;
     for (int repeat = 0; repeat < 64; ++repeat) {
 #pragma GCC unroll 20
-      for (int i = 0; i < kChains; ++i) sums[i] = fma(sums[i], x, y);
+      for (int i = 0; i < kChains; ++i) sums[i] = multiply(sums[i], x, y);
     }
   }
 #pragma GCC unroll 20
   for (int i = 0; i < kChains; ++i) __asm__ volatile("" : : "m"(sums[i]));
-  return rounds * 64 * kChains * kLanes * 2;
+  return rounds * 64 * kChains * kLanes * flops;
+}
+
+int64_t multiply_loop(int64_t rounds) {
+  return product_loop(rounds, splat(0.5f), splat(1.0f), 2,
+                      [](F32 sum, F32 a, F32 b) { return fma(sum, a, b); });
 }
 
 #ifdef LOWRANK_BF16_UNIT
-// The same with pairs of bf16.
 int64_t multiply_pairs_loop(int64_t rounds) {
-  F32 sums[kChains];
-#pragma GCC unroll 20
-  for (int i = 0; i < kChains; ++i) sums[i] = splat(0.25f * static_cast<float>(i));
-  U32 a = splat_bits(0x3f003f00u), b = splat_bits(0x3f003f00u);  // 0.5
-  for (int64_t round = 0; round < rounds; ++round) {
-    __asm__ volatile("" : "+m"(a), "+m"(b));
-    const U32 x = a, y = b;
-    for (int repeat = 0; repeat < 64; ++repeat) {
-#pragma GCC unroll 20
-      for (int i = 0; i < kChains; ++i)
-        sums[i] = (F32)_mm512_dpbf16_ps((__m512)sums[i], (__m512bh)x, (__m512bh)y);
-    }
-  }
-#pragma GCC unroll 20
-  for (int i = 0; i < kChains; ++i) __asm__ volatile("" : : "m"(sums[i]));
-  return rounds * 64 * kChains * kLanes * 4;
+  const U32 halves = splat_bits(0x3f003f00u);  // pairs of 0.5
+  return product_loop(rounds, halves, halves, 4, [](F32 sum, U32 a, U32 b) {
+    return (F32)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+  });
 }
 #endif
 
