@@ -6,18 +6,16 @@ constexpr int64_t kFewRowsStrip = 32;  // outputs of one task
 constexpr int64_t kRun = 512;
 
 // Each task reads its rows of the weight from the first byte to the last, with the memory asked for
-// so many bytes ahead: left alone, the prefetcher stays behind a loop that computes.
-constexpr int64_t kReadAhead = 4096;
-
-// Elements that a vector of 32-bit words holds as bf16 or as 4-bit codes.
-constexpr int64_t kPairRun = 2 * kLanes;
-constexpr int64_t kCodeRun = 8 * kLanes;
+// ahead: left alone, the prefetcher stays behind a loop that computes.
+LOWRANK_INLINE void ask_ahead_of(const void* at) {
+  __builtin_prefetch(static_cast<const char*>(at) + SplitUnit::kReadAhead, 0, SplitUnit::kLocality);
+}
 
 // The rows of x a weight is multiplied with. `split` is x in the order in which the weight's
-// storage is taken apart (split_pairs, split_codes), `stride` elements a row.
+// storage is taken apart (split_x), `stride` elements a row.
 struct FewRows {
   const float* x = nullptr;  // [rows, depth]
-  const float* split = nullptr;
+  const SplitUnit::X* split = nullptr;
   int64_t rows = 0;
   int64_t depth = 0;
   int64_t stride = 0;
@@ -37,24 +35,19 @@ LOWRANK_INLINE int64_t split_stride(const Source& weight, int64_t depth) {
   return has_whole_blocks(weight, depth) ? round_up(depth, kCodeRun) : 0;
 }
 
-// A word's low half is its even element.
-void split_pairs(const float* x, int64_t depth, float* to) {
-  for (int64_t i = 0; i + kPairRun <= depth; i += kPairRun)
-    for (int64_t j = 0; j < kLanes; ++j) {
-      to[i + j] = x[i + 2 * j];
-      to[i + kLanes + j] = x[i + 2 * j + 1];
-    }
-}
-
-// A word holds the codes of 8 elements, the even ones in the high halves of its bytes: vector n of
-// a run belongs to bits 4 n and up.
-void split_codes(const float* x, int64_t depth, float* to) {
-  for (int64_t i = 0; i < depth; i += kCodeRun)
-    for (int64_t j = 0; j < kLanes; ++j)
-      for (int64_t n = 0; n < 8; ++n) {
-        const int64_t from = i + 8 * j + (n ^ 1);
-        to[i + n * kLanes + j] = from < depth ? x[from] : 0;
-      }
+// A run's vectors: vector n holds what stands n elements behind the first of each lane. kSwapped: of
+// two elements the second comes first, as codes stand in a byte.
+template <int kVectors, bool kSwapped>
+void split_x(const float* x, int64_t depth, SplitUnit::X* to) {
+  constexpr int64_t kSplit = kVectors * SplitUnit::kVector;
+  for (int64_t i = 0; i < depth; i += kSplit, to += kSplit) {
+    SplitUnit::X run[kSplit] = {};
+    for (int64_t j = 0; j < smaller(kSplit, depth - i); ++j) run[j] = SplitUnit::from_float(x[i + j]);
+    for (int64_t lane = 0; lane < SplitUnit::kVector; ++lane)
+#pragma GCC unroll 8
+      for (int n = 0; n < kVectors; ++n)
+        to[n * SplitUnit::kVector + lane] = run[kVectors * lane + (kSwapped ? n ^ 1 : n)];
+  }
 }
 
 // x[t] . w for the elements from `first` on, added to the chains of sums so far; to[t *
@@ -84,7 +77,7 @@ LOWRANK_INLINE void dot_row(const FewRows& rows, const T* w, float* to) {
 #pragma GCC unroll 4
     for (int chain = 0; chain < kChains; ++chain) {
       const T* at = w + i + chain * kLanes;
-      __builtin_prefetch(reinterpret_cast<const char*>(at) + kReadAhead);
+      ask_ahead_of(at);
       const F32 value = load(at);
 #pragma GCC unroll 8
       for (int t = 0; t < kCount; ++t)
@@ -97,21 +90,23 @@ LOWRANK_INLINE void dot_row(const FewRows& rows, const T* w, float* to) {
 
 template <int kCount>
 LOWRANK_INLINE void dot_row(const FewRows& rows, const BF16* w, float* to) {
-  constexpr int kRuns = kCount <= 2 ? 2 : 1;
-  F32 sums[2 * kRuns][kCount] = {};
+  constexpr int kVectors = SplitUnit::kPairVectors, kRuns = (kCount <= 2 ? 4 : 2) / kVectors;
+  F32 sums[kVectors * kRuns][kCount] = {};
   int64_t i = 0;
   for (; i + kRuns * kPairRun <= rows.depth; i += kRuns * kPairRun) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int run = 0; run < kRuns; ++run) {
       const int64_t at = i + run * kPairRun;
-      __builtin_prefetch(reinterpret_cast<const char*>(w + at) + kReadAhead);
-      const U32 words = load_raw<U32>(w + at);
-      const F32 even = (F32)(words << 16), odd = (F32)(words & 0xffff0000u);
+      ask_ahead_of(w + at);
+      const I32 words = load_raw<I32>(w + at);
 #pragma GCC unroll 8
       for (int t = 0; t < kCount; ++t) {
-        const float* x = rows.split + t * rows.stride + at;
-        sums[2 * run][t] = fma(load(x), even, sums[2 * run][t]);
-        sums[2 * run + 1][t] = fma(load(x + kLanes), odd, sums[2 * run + 1][t]);
+        const SplitUnit::X* x = rows.split + t * rows.stride + at;
+#pragma GCC unroll 2
+        for (int n = 0; n < kVectors; ++n) {
+          F32& sum = sums[kVectors * run + n][t];
+          sum = SplitUnit::add(sum, x + n * SplitUnit::kVector, SplitUnit::pair_values(words, n));
+        }
       }
     }
   }
@@ -147,22 +142,22 @@ LOWRANK_INLINE F32 lanes_absmax(const Weight& weight, int64_t block, bool whole)
 #endif
 }
 
-// NF4 in whole blocks: a run's codes are multiplied first and scaled once. Shifts share the units
-// of the products and loads don't: with `kReload`, which reads 3 bytes behind the run, every second
-// shift is a load of the same words from the next byte on.
+// NF4 in whole blocks: a run's codes are multiplied first and scaled once. With `kReload`, which
+// reads up to 3 bytes behind the run, every second shift is a load of the same words from the next
+// byte on: shifts share the units of the products and loads don't.
 template <int kCount, bool kReload>
 LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, const uint8_t* codes,
                                    bool whole, F32 absmax, F32 (&sums)[kCount]) {
   F32 run[2][kCount] = {};
 #pragma GCC unroll 8
-  for (int n = 0; n < 8; ++n) {
-    const I32 words =
-        kReload ? load_raw<I32>(codes + n / 2) : load_codes(codes, whole) >> (n / 2 * 8);
-    const F32 value = code_values(n % 2 == 0 ? words : words >> 4);
+  for (int n = 0; n < SplitUnit::kCodeVectors; ++n) {
+    const I32 words = kReload ? load_raw<I32>(codes + n / 2)
+                              : SplitUnit::shifted(load_codes(codes, whole), n / 2 * 8);
+    const I32 value = SplitUnit::code_values(n % 2 == 0 ? words : SplitUnit::shifted(words, 4));
 #pragma GCC unroll 8
     for (int t = 0; t < kCount; ++t)
-      run[n % 2][t] =
-          fma(load(rows.split + t * rows.stride + at + n * kLanes), value, run[n % 2][t]);
+      run[n % 2][t] = SplitUnit::add(
+          run[n % 2][t], rows.split + t * rows.stride + at + n * SplitUnit::kVector, value);
   }
   for (int t = 0; t < kCount; ++t) sums[t] = fma(run[0][t] + run[1][t], absmax, sums[t]);
 }
@@ -181,7 +176,7 @@ LOWRANK_INLINE void dot_rows_nf4(const FewRows& rows, const Source& weight, int6
 #pragma GCC unroll 2
     for (int o = 0; o < kOutputs; ++o) {
       const int64_t at = (first + o) * weight.stride + k;
-      __builtin_prefetch(bytes + at / 2 + kReadAhead);
+      ask_ahead_of(bytes + at / 2);
       multiply_codes<kCount, true>(rows, k, bytes + at / 2, true,
                                    lanes_absmax(stored, at / kNf4Block, true), sums[o]);
     }

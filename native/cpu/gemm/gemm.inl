@@ -18,6 +18,7 @@
 //   product_blocks.inl   blocking for the first cache
 //   product_strips.inl   blocking for both caches
 //   thin.inl        products with few rows over bf16 that is read where it stands (AVX512_BF16)
+//   few_rows_unit.inl    taking a weight's words apart for
 //   few_rows.inl    products with a handful of rows (generation), without packing
 //   linear*.inl head_loss*.inl   the operations
 //
@@ -85,6 +86,7 @@ using Products = F32Policy;
 #include "cpu/gemm/thin.inl"
 #endif
 #include "cpu/gemm/product_strips.inl"
+#include "cpu/gemm/few_rows_unit.inl"
 #include "cpu/gemm/few_rows.inl"
 #include "cpu/gemm/linear.inl"
 #include "cpu/gemm/linear_forward.inl"

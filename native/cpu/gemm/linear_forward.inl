@@ -40,9 +40,11 @@ bool forward_few_rows(CpuDevice& device, const LinearForward& op) {
   const Source weight = source_of(op.weight);
   FewRows given{x, nullptr, rows, in, split_stride(weight, in)};
   if (given.stride > 0) {
-    float* split = static_cast<float*>(workspace.take(rows * given.stride * 4));
-    const auto reorder = weight.element == Element::kBF16 ? split_pairs : split_codes;
-    for (int64_t t = 0; t < rows; ++t) reorder(x + t * in, in, split + t * given.stride);
+    auto* split = static_cast<SplitUnit::X*>(workspace.take(rows * given.stride * 4));
+    const auto split_row = weight.element == Element::kBF16
+                               ? split_x<SplitUnit::kPairVectors, false>
+                               : split_x<SplitUnit::kCodeVectors, true>;
+    for (int64_t t = 0; t < rows; ++t) split_row(x + t * in, in, split + t * given.stride);
     given.split = split;
   }
   FewRows update;

@@ -4,13 +4,16 @@
 constexpr int64_t kDecodeKeys = 64;
 
 // A head's part of a row of the cache is far from that of the next, so the prefetcher doesn't see
-// them coming: memory is asked for so many rows ahead, over the end of a block too.
-constexpr int64_t kDecodeRowsAhead = 16;
+// them coming: memory is asked for so many rows ahead, over the end of a block too. From afar it
+// goes to the second cache, which waits for more at a time than the first.
+constexpr int64_t kDecodeRowsFar = 32, kDecodeRowsNear = 4;
 
 template <typename X>
 LOWRANK_INLINE void prefetch_row_ahead(const X* at, int64_t stride) {
-  __builtin_prefetch(reinterpret_cast<const char*>(at) +
-                     kDecodeRowsAhead * stride * static_cast<int64_t>(sizeof(X)));
+  const auto* byte = reinterpret_cast<const char*>(at);
+  const int64_t row_bytes = stride * static_cast<int64_t>(sizeof(X));
+  __builtin_prefetch(byte + kDecodeRowsFar * row_bytes, 0, 2);
+  __builtin_prefetch(byte + kDecodeRowsNear * row_bytes);
 }
 
 // One level of the tree below: each run of 2 * kRun lanes of `a`, then of `b`, folded to kRun
