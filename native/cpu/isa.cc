@@ -38,8 +38,10 @@ Isa choose_isa(const char* request) {
     throw Error(ErrorCode::kUnsupported, "this machine can't run the " + name + " kernels", place,
                 std::string("leave it out, or use ") + isa_name(best_isa()) + " or reference");
   }
+  std::string names;
+  for (Isa isa : kAllIsas) names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
   throw Error(ErrorCode::kUnsupported, "unknown instruction set '" + name + "'", place,
-              "use reference, avx2, avx512, avx512_bf16, amx or neon");
+              "use one of " + names);
 }
 
 }  // namespace lowrank::cpu

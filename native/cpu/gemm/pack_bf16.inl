@@ -3,8 +3,13 @@
 // after the other (32), or a pair of all 32 columns after the other (64).
 template <int kPanelRows, int64_t kPairStride>
 struct BF16Packing {
+  using Packed = uint16_t;
+  static constexpr int kRows = kPanelRows, kCols = kPanel;
+  static constexpr bool kLeftRows = true;
   static constexpr int64_t kStepDepth = 32;
-  static constexpr int64_t kRunDepth = 576;  // of what is packed at once, at least a block of depth
+  static constexpr int64_t kDepthUnit = kStepDepth;
+  static constexpr int64_t kDepthBlock = 576;  // a right panel of this depth stays in L1
+  static constexpr int64_t kRunDepth = kDepthBlock;  // of what is packed at once
   static constexpr int64_t kBeside = kPairStride == 32 ? kTile : 32;  // the other 16 columns
 
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
@@ -48,6 +53,10 @@ struct BF16Packing {
     }
     for (int64_t i = count; i < padded; ++i) to[i] = 0;
   }
+
+  // Pairs of k have to be made of any right operand.
+  static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
+  static constexpr int64_t kShortDepth = kDepthBlock, kLongRun = kStripCols;
 
   // Whether the left operand's rows can be read where they stand, if their number and distance suit.
   LOWRANK_INLINE static bool has_plain_rows(const Operand& left) {

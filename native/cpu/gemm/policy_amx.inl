@@ -1,17 +1,11 @@
 // Products of any operands over bf16 panels (pack_bf16.inl) in AMX tiles; sums are f32.
 
 struct AmxPolicy : BF16Packing<kPanel, 32> {
-  using Packed = uint16_t;
   using Scope = TileScope;  // every thread that multiplies configures its own tiles
   using Side = Steps;       // what a product does beside multiplying
-  static constexpr int kRows = kPanel;
-  static constexpr int kCols = kPanel;
   static constexpr bool kStrips = true;
-  static constexpr bool kLeftRows = true;
   static constexpr int kRowStep = kRows;
-  static constexpr int64_t kDepthUnit = kStepDepth;
   static constexpr int64_t kDepthStep = kStepDepth;
-  static constexpr int64_t kDepthBlock = kRunDepth;  // a right panel of this depth stays in L1
   static constexpr int64_t kRowBlock = 512;    // rows of a task at most: block and sums stay in L2
   static constexpr int64_t kPackRows = 96;     // packing an element takes the time of so many rows
   static constexpr int64_t kPackCols = 64;     // a strip's left rows cost so many columns more
@@ -26,8 +20,6 @@ struct AmxPolicy : BF16Packing<kPanel, 32> {
     int64_t right_stride;
     int64_t depth;
   };
-  static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
-  static constexpr int64_t kShortDepth = kDepthBlock, kLongRun = kStripCols;
 
   // Whether tiles can read the left operand's rows where they stand.
   LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,

@@ -1,18 +1,12 @@
 // Products of any operands over bf16 panels (pack_bf16.inl) in vectors of pairs; sums are f32.
 
-struct BF16Policy : BF16Packing<12, 64> {
-  using Packed = uint16_t;
+struct BF16Policy : BF16Packing<12, 64> {  // 24 of 32 registers accumulate
   using Side = Ahead;
   struct Scope {};
-  static constexpr int kRows = 12;  // 24 of 32 registers accumulate
-  static constexpr int kCols = kPanel;
   static constexpr bool kStrips = false;
-  static constexpr bool kLeftRows = true;
   static constexpr int kRowStep = 4;
-  static constexpr int64_t kDepthUnit = kStepDepth;
   static constexpr int64_t kDepthStep = 2;
-  static constexpr int64_t kDepthBlock = kRunDepth;  // a right panel of this depth stays in L1
-  static constexpr int64_t kRowBlock = 516;          // as F32Policy's
+  static constexpr int64_t kRowBlock = 516;  // as F32Policy's
   static constexpr int64_t kPackRows = 48;
   static constexpr int64_t kPackCols = 16;
   static constexpr int64_t kTaskParts = 4;
@@ -26,9 +20,6 @@ struct BF16Policy : BF16Packing<12, 64> {
         : TileFactors<uint32_t>{reinterpret_cast<const uint32_t*>(left_at), stride / 2,
                                 reinterpret_cast<const uint32_t*>(right_at), kCols, elements / 2} {}
   };
-
-  static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
-  static constexpr int64_t kShortDepth = kDepthBlock, kLongRun = kStripCols;
 
   // Whether the left operand needs no packing. Rows are read in steps of kRowStep.
   LOWRANK_INLINE static bool reads_left_in_place(const Operand& left, int64_t row_end,

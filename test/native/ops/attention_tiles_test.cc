@@ -1,15 +1,14 @@
 // Attention's fast paths against the scalar reference where tiles, windows, groups and documents
 // end in the middle of each other, and the same bits for any number of threads.
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "backend/device.h"
-#include "core/error.h"
 #include "core/random.h"
 #include "ops/attention.h"
+#include "support/isa_check.h"
 #include "support/test.h"
 
 using namespace lowrank;
@@ -102,11 +101,8 @@ struct RunOptions {
                                    // error isn't mixed with the forward pass's
 };
 
-Tensors run(const Case& c, DType dtype, const char* isa, int threads, RunOptions how = {}) {
-  DeviceOptions options;
-  options.isa = isa;
-  options.threads = threads;
-  const auto device = Device::open("cpu", options);
+Tensors run(const Case& c, DType dtype, const std::string& isa, int threads, RunOptions how = {}) {
+  const auto device = test::open_cpu(isa, threads);
   const auto q_offsets = offsets(c.queries), k_offsets = offsets(c.keys);
   const int64_t tq = q_offsets.back(), tk = k_offsets.back();
   Activation q(dtype, tq, c.heads * c.head_dim), out(dtype, tq, c.heads * c.head_dim);
@@ -153,26 +149,6 @@ Tensors run(const Case& c, DType dtype, const char* isa, int threads, RunOptions
   result.d_k = d_k.values();
   result.d_v = d_v.values();
   return result;
-}
-
-bool available(const char* isa) {
-  DeviceOptions options;
-  options.isa = isa;
-  options.threads = 1;
-  try {
-    Device::open("cpu", options);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
-std::vector<const char*> fast_isas() {
-  std::vector<const char*> found;
-  const char* only = std::getenv("LOWRANK_ISA");
-  for (const char* isa : {"avx2", "avx512", "avx512_bf16", "amx", "neon"})
-    if ((!only || std::strcmp(only, isa) == 0) && available(isa)) found.push_back(isa);
-  return found;
 }
 
 // Rounding of the result itself, relative to the element (neighbouring bf16 values differ by up to
@@ -223,9 +199,9 @@ void same_bits(const std::string& what, const Tensors& a, const Tensors& b) {
 void check_against_reference(DType dtype) {
   for (const Case& c : cases()) {
     const Tensors expected = run(c, dtype, "reference", 1);
-    for (const char* isa : fast_isas()) {
+    for (const std::string& isa : test::fast_isas()) {
       const Tensors actual = run(c, dtype, isa, 2, {.start = &expected});
-      const std::string what = std::string(isa) + ", " + c.name + ": ";
+      const std::string what = isa + ", " + c.name + ": ";
       const Tolerance allowed = tolerance(dtype, isa);
       compare(what + "out", actual.out, expected.out, allowed);
       compare(what + "lse", actual.lse, expected.lse, tolerance(DType::kF32, isa));
@@ -242,9 +218,9 @@ TEST(attention_tiles_f32_agree_with_the_reference) { check_against_reference(DTy
 TEST(attention_tiles_bf16_agree_with_the_reference) { check_against_reference(DType::kBF16); }
 
 TEST(attention_bits_do_not_depend_on_threads) {
-  for (const char* isa : fast_isas()) {
+  for (const std::string& isa : test::fast_isas()) {
     for (const Case& c : cases()) {
-      const std::string what = std::string(isa) + ", " + c.name;
+      const std::string what = isa + ", " + c.name;
       const Tensors one = run(c, DType::kBF16, isa, 1);
       same_bits(what + ", 2 threads", run(c, DType::kBF16, isa, 2), one);
       same_bits(what + ", 3 threads", run(c, DType::kBF16, isa, 3), one);
@@ -253,9 +229,9 @@ TEST(attention_bits_do_not_depend_on_threads) {
 }
 
 TEST(attention_gradient_of_q_may_replace_the_gradient_of_out) {
-  for (const char* isa : fast_isas())
+  for (const std::string& isa : test::fast_isas())
     for (const Case& c : cases())
-      same_bits(std::string(isa) + ", " + c.name, run(c, DType::kF32, isa, 2, {.alias = true}),
+      same_bits(isa + ", " + c.name, run(c, DType::kF32, isa, 2, {.alias = true}),
                 run(c, DType::kF32, isa, 2));
 }
 
@@ -263,7 +239,7 @@ TEST(attention_gradient_of_q_may_replace_the_gradient_of_out) {
 TEST(attention_documents_do_not_see_each_other) {
   const Case alone = training("alone", {70}, 2, 1, 32);
   const Case packed = training("packed", {70, 33}, 2, 1, 32);
-  for (const char* isa : fast_isas()) {
+  for (const std::string& isa : test::fast_isas()) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       const Tensors a = run(alone, dtype, isa, 1), b = run(packed, dtype, isa, 1);
       const auto head = [&](const std::vector<float>& x) {
