@@ -63,8 +63,8 @@ Isa highest_isa() {
 #endif
 }
 
-// AMD's processors multiply pairs of bf16 at twice the rate of f32 (seen on Zen 5); Intel's, which
-// have tiles for that, at half of it (docs/performance.md).
+// AMD's processors multiply pairs of bf16 at twice the rate of f32 (seen on Zen 4 and 5); Intel's,
+// which have tiles for that, at half of it (docs/performance.md).
 bool multiplies_pairs_fast() {
   const CpuidLeaf vendor = cpuid(0);
   return vendor.ebx == signature_AMD_ebx && vendor.ecx == signature_AMD_ecx;

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "core/thread_pool.h"
 #include "io/files.h"
 #include "io/sharded.h"
 #include "model/place_weights.h"
@@ -197,15 +198,17 @@ void create_vector(const ModelImpl& model, const ParameterInfo& info, WeightVect
 // Normal values from `key`. What isn't quantized goes to the device piece by piece: an embedding in
 // f32 beside the one of the model would be the largest thing that a process ever holds.
 void create_matrix(const ModelImpl& model, const ParameterInfo& info, Placement placement,
-                   uint64_t key, WeightMatrix* matrix) {
-  constexpr int64_t kPiece = 1 << 18;
+                   uint64_t key, ThreadPool& pool, WeightMatrix* matrix) {
+  constexpr int64_t kPiece = 1 << 18, kTask = 1 << 12;
   const int64_t count = element_count(info);
   const bool whole = placement == Placement::kNf4 || placement == Placement::kNf4Double;
   std::vector<float> values(static_cast<size_t>(whole ? count : std::min(count, kPiece)));
   const auto fill = [&](int64_t begin, int64_t size) {
-    for (int64_t k = 0; k < size; ++k)
-      values[static_cast<size_t>(k)] =
-          model.config.initializer_range * random_normal(key, static_cast<uint64_t>(begin + k));
+    pool.parallel_for((size + kTask - 1) / kTask, [&](int64_t task, int) {
+      for (int64_t k = task * kTask; k < std::min(size, (task + 1) * kTask); ++k)
+        values[static_cast<size_t>(k)] =
+            model.config.initializer_range * random_normal(key, static_cast<uint64_t>(begin + k));
+    });
   };
   matrix->name = info.name;
   if (whole) {
@@ -277,13 +280,14 @@ std::shared_ptr<ModelImpl> create_model(std::shared_ptr<Device> device, ModelCon
   auto model = empty_model(std::move(device), std::move(config), options);
   const std::vector<ParameterInfo> infos = model_parameters(model->config);
   const std::vector<ModelImpl::Named> parameters = model->parameters();
+  ThreadPool pool(model->device->info().threads);
   for (size_t i = 0; i < infos.size(); ++i) {
     if (parameters[i].vector) {
       create_vector(*model, infos[i], parameters[i].vector);
     } else {
       const uint64_t key = random_key(seed, RandomUse::kInit, 0, i);
       create_matrix(*model, infos[i], placement_of(options, infos[i], Placement::kUpload), key,
-                    parameters[i].matrix);
+                    pool, parameters[i].matrix);
     }
   }
   return model;
