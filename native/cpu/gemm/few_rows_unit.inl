@@ -5,8 +5,8 @@ constexpr int64_t kCodeRun = 8 * kLanes;  // as codes
 
 #ifdef LOWRANK_BF16_UNIT
 
-// Pairs of bf16: what few rows there are of x is bf16, and a code's value is rounded to it, as in
-// products of more rows (pack_bf16.inl) where codes are scaled first.
+// Pairs of bf16. x is bf16 already; a code's value is rounded to it, as products of more rows round
+// it once it is scaled (pack_bf16.inl).
 struct SplitUnit {
   using X = uint16_t;
   static constexpr int64_t kVector = kPairRun;
