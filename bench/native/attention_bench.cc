@@ -103,17 +103,19 @@ int main(int argc, char** argv) {
   options.threads = 1;
   options.isa = argc > 1 ? argv[1] : nullptr;
   const std::string only = argc > 2 ? argv[2] : "";
-  const int64_t only_queries = argc > 3 ? std::atoll(argv[3]) : 0;
-  const auto wanted = [&](int64_t queries) { return only_queries == 0 || only_queries == queries; };
+  std::vector<int64_t> numbers{512, 2048, 1};
+  if (argc > 3) numbers = {std::atoll(argv[3])};
   try {
+    if (numbers[0] < 1) throw Error(ErrorCode::kInvalidArgument, "queries: at least 1", argv[3]);
     const auto device = Device::open("cpu", options);
     for (DType dtype : {DType::kF32, DType::kBF16}) {
       if (!only.empty() && only != dtype_name(dtype)) continue;
-      for (const Shape& shape : {Shape{9, 3, 64}, Shape{16, 8, 128}})
-        for (int64_t tokens : {512, 2048})
-          if (wanted(tokens)) run(device, dtype, shape, tokens, tokens);
-      for (const Shape& shape : {Shape{9, 3, 64}, Shape{16, 8, 128}, Shape{32, 8, 128}})
-        if (wanted(1)) run(device, dtype, shape, 1, 8192);
+      for (int64_t queries : numbers) {
+        const int64_t keys = queries == 1 ? 8192 : queries;
+        run(device, dtype, {9, 3, 64}, queries, keys);
+        run(device, dtype, {16, 8, 128}, queries, keys);
+        if (queries == 1) run(device, dtype, {32, 8, 128}, queries, keys);
+      }
     }
   } catch (const Error& error) {
     std::fprintf(stderr, "%s\n", error.what());
