@@ -8,8 +8,8 @@ struct BF16Packing {
   static constexpr bool kLeftRows = true;
   static constexpr int64_t kStepDepth = 32;
   static constexpr int64_t kDepthUnit = kStepDepth;
-  static constexpr int64_t kDepthBlock = 576;  // a right panel of this depth stays in L1
-  static constexpr int64_t kRunDepth = kDepthBlock;  // of what is packed at once
+  // A right panel of this depth stays in a first cache of 48 KB. Rows are read in runs as long.
+  static constexpr int64_t kDepthBlock = 576;
   static constexpr int64_t kBeside = kPairStride == 32 ? kTile : 32;  // the other 16 columns
 
   LOWRANK_INLINE static void round_run(const float* from, int64_t count, uint16_t* to) {
@@ -47,7 +47,7 @@ struct BF16Packing {
         store(reinterpret_cast<BF16*>(to) + i, value * source.scale);
       }
     } else {
-      float run[kRunDepth];
+      float run[kDepthBlock];
       read_run(source, row, col, count, run);
       round_run(run, count, to);
     }
@@ -81,8 +81,8 @@ struct BF16Packing {
       return;
     }
     for (int64_t i = 0; i < count; ++i, to += stride)
-      for (int64_t k = 0; k < padded; k += kRunDepth) {
-        const int64_t n = smaller(kRunDepth, padded - k);
+      for (int64_t k = 0; k < padded; k += kDepthBlock) {
+        const int64_t n = smaller(kDepthBlock, padded - k);
         read_bf16(left.source, first + i, k, smaller(n, depth - k), n, to + k);
       }
     __builtin_memset(to, 0, static_cast<size_t>((kPanelRows - count) * stride) * 2);
@@ -137,7 +137,7 @@ struct BF16Packing {
     const int64_t padded = round_up(depth, kStepDepth);
     const uint16_t* rows = nullptr;
     int64_t stride = source.stride;
-    alignas(64) uint16_t memory[16 * kRunDepth];
+    alignas(64) uint16_t memory[16 * kDepthBlock];
     if (count == 16 && is_plain(source) && !source.rows && depth == padded) {
       rows = plain_at(source, col, k0);
     } else {
