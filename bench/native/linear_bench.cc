@@ -1,7 +1,8 @@
 // The linear op with and without an adapter, over a plain and an NF4 weight, and the fused head,
 // against the product peak of as many threads. What is compared is called in turn.
 //   linear_bench [isa] [dtype] [numbers of threads, as 1,2] [only ops whose name contains this]
-//                [only sizes whose name contains this]
+//                [only sizes whose name contains this] [elements between the end of a row and the
+//                next]
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -30,16 +31,18 @@ struct Size {
 constexpr Size kSizes[] = {{"135m kv", 512, 576, 192},     {"135m q", 512, 576, 576},
                            {"135m up", 512, 576, 1536},    {"135m down", 512, 1536, 576},
                            {"0.6b q", 1024, 1024, 2048},   {"0.6b up", 1024, 1024, 3072},
-                           {"0.6b down", 1024, 3072, 1024}};
+                           {"0.6b down", 1024, 3072, 1024},
+                           {"1.7b up", 512, 2048, 6144},   {"8b q", 512, 4096, 4096},
+                           {"8b kv", 512, 4096, 1024},     {"8b up", 512, 4096, 14336}};
 
-// What one weight's ops need; rows stand without padding, as in a step.
+// What one weight's ops need.
 struct Linear {
   Linear(const std::shared_ptr<Device>& device, const Size& size, DType dtype,
-         const StorageCase& storage)
-      : x(device, size.tokens, size.in, dtype, 1, 1, 0),
-        y(device, size.tokens, size.out, dtype, 2, 1, 0),
-        d_y(device, size.tokens, size.out, dtype, 3, 1, 0),
-        d_x(device, size.tokens, size.in, dtype, 4, 1, 0),
+         const StorageCase& storage, int64_t padding)
+      : x(device, size.tokens, size.in, dtype, 1, 1, padding),
+        y(device, size.tokens, size.out, dtype, 2, 1, padding),
+        d_y(device, size.tokens, size.out, dtype, 3, 1, padding),
+        d_x(device, size.tokens, size.in, dtype, 4, 1, padding),
         xa(device, size.tokens, kRank, dtype, 5, 1, 0),
         weight(device, size.out, size.in, storage.storage, storage.double_quant, 6, 0.3),
         a(device, kRank * size.in, 7, 0.1),
@@ -86,6 +89,7 @@ struct Bench {
   std::shared_ptr<Device> device;
   DType dtype;
   std::string only, only_size;
+  int64_t padding = 0;
 
   // Prints the median of what the variants took in turn in calm windows. times_base compares calls
   // that followed each other.
@@ -119,7 +123,8 @@ struct Bench {
     const double base = 2.0 * static_cast<double>(size.tokens * size.in * size.out);
     const double adapter = 2.0 * static_cast<double>(size.tokens * kRank * (size.in + size.out));
     const StorageCase storages[] = {plain, kStorages[3]};
-    Linear weights[] = {{device, size, dtype, plain}, {device, size, dtype, kStorages[3]}};
+    Linear weights[] = {{device, size, dtype, plain, padding},
+                        {device, size, dtype, kStorages[3], padding}};
     std::vector<Variant> variants;
     for (int i = 0; i < 2; ++i)
       for (const int count : {0, 1}) {
@@ -186,7 +191,8 @@ int main(int argc, char** argv) {
       if (end == at) throw Error(ErrorCode::kInvalidArgument, "numbers of threads: as 1,2");
       at = *end ? end + 1 : end;
       const Bench bench{Device::open("cpu", options), dtype == "bf16" ? DType::kBF16 : DType::kF32,
-                        argc > 4 ? argv[4] : "", argc > 5 ? argv[5] : ""};
+                        argc > 4 ? argv[4] : "", argc > 5 ? argv[5] : "",
+                        argc > 6 ? std::atol(argv[6]) : 0};
       const StorageCase plain = bench.dtype == DType::kBF16 ? kStorages[1] : kStorages[0];
       for (const Size& size : kSizes) bench.linear(size, plain);
       bench.head(512, 576, 49152, plain);

@@ -38,7 +38,67 @@ int64_t block_cost(const AttentionForward& op, const QueryBlock& block) {
   return seen * block.rows;
 }
 
+// Of kDecodeDocuments documents together.
+int64_t most_key_parts(int64_t query_tokens, int64_t key_tokens) {
+  const int64_t documents = std::min<int64_t>(query_tokens, kDecodeDocuments);
+  return documents + std::min(key_tokens / kPartKeys, documents * kMostKeyParts);
+}
+
+// Hands out memory, or counts what it would take.
+struct Carver {
+  char* at = nullptr;
+  size_t used = 0;
+  template <typename T>
+  T* take(int64_t count) {
+    T* block = at ? reinterpret_cast<T*>(at + used) : nullptr;
+    used += aligned(static_cast<size_t>(count) * sizeof(T));
+    return block;
+  }
+};
+
+DecodeWorkspace carve_decode(Carver& carver, int64_t query_tokens, int64_t key_tokens,
+                             int32_t heads, int32_t head_dim) {
+  const int64_t parts = most_key_parts(query_tokens, key_tokens);
+  DecodeWorkspace workspace;
+  workspace.parts = carver.take<KeyPart>(parts);
+  workspace.first_part = carver.take<int32_t>(kDecodeDocuments + 1);
+  workspace.stride = partial_stride(head_dim);
+  workspace.out = carver.take<float>(parts * heads * workspace.stride);
+  workspace.max = carver.take<float>(parts * heads);
+  workspace.sum = carver.take<float>(parts * heads);
+  return workspace;
+}
+
 }  // namespace
+
+bool asks_single_rows(const AttentionForward& op) {
+  if (op.q.rows > op.documents) return false;
+  for (int32_t d = 0; d < op.documents; ++d)
+    if (op.q_offsets[d + 1] - op.q_offsets[d] > 1) return false;
+  return true;
+}
+
+DecodeWorkspace decode_workspace(const AttentionForward& op) {
+  Carver carver{static_cast<char*>(op.workspace)};
+  return carve_decode(carver, op.q.rows, op.k.rows, op.heads, op.head_dim);
+}
+
+int64_t plan_key_parts(const AttentionForward& op, int32_t first, int32_t end,
+                       const DecodeWorkspace& workspace) {
+  int32_t count = 0;
+  for (int32_t d = first; d < end; ++d) {
+    workspace.first_part[d - first] = count;
+    if (op.q_offsets[d + 1] == op.q_offsets[d]) continue;
+    const int32_t keys = op.k_offsets[d + 1] - op.k_offsets[d];
+    const int32_t low = op.window > 0 ? std::max(0, keys - op.window) : 0;
+    const int64_t runs = (keys - low + kPartKeys - 1) / kPartKeys;
+    const auto step = static_cast<int32_t>((runs + kMostKeyParts - 1) / kMostKeyParts * kPartKeys);
+    for (int32_t begin = low; begin < keys; begin += step)
+      workspace.parts[count++] = {d, begin, std::min(begin + step, keys)};
+  }
+  workspace.first_part[end - first] = count;
+  return count;
+}
 
 int64_t backward_parts(int64_t key_tokens, int32_t heads, int32_t head_dim, int32_t documents) {
   const int64_t tasks = std::max<int64_t>(1, int64_t{heads} * documents);
@@ -83,9 +143,12 @@ AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, in
 }
 
 size_t attention_workspace_bytes(const CpuDevice&, const AttentionShape& shape) {
-  size_t bytes = plan_bytes(shape.query_tokens);
-  if (shape.backward) bytes += 2 * gradient_bytes(shape.key_tokens, shape.heads, shape.head_dim);
-  return bytes;
+  const size_t blocks = plan_bytes(shape.query_tokens);
+  if (shape.backward)
+    return blocks + 2 * gradient_bytes(shape.key_tokens, shape.heads, shape.head_dim);
+  Carver carver;
+  carve_decode(carver, shape.query_tokens, shape.key_tokens, shape.heads, shape.head_dim);
+  return std::max(blocks, carver.used);
 }
 
 }  // namespace lowrank::cpu

@@ -36,6 +36,34 @@ int64_t forward_block_rows(int32_t heads, int32_t kv_heads);
 inline constexpr int64_t kMostParts = 4;
 int64_t backward_parts(int64_t key_tokens, int32_t heads, int32_t head_dim, int32_t documents);
 
+// Generation: documents that ask with one row each. Their keys are cut into parts, so that a task
+// reads whole rows of the cache one after another and few heads still make many tasks; the parts'
+// sums are added in order afterwards. A part is whole runs of kPartKeys, or a document's last keys.
+struct KeyPart {
+  int32_t document = 0;
+  int32_t begin = 0, end = 0;  // counted from the document's first key
+};
+inline constexpr int64_t kPartKeys = 64;
+inline constexpr int64_t kMostKeyParts = 64;     // of a document
+inline constexpr int32_t kDecodeDocuments = 32;  // that are planned at once
+
+bool asks_single_rows(const AttentionForward& op);
+
+// What the parts of at most kDecodeDocuments documents need of the workspace.
+struct DecodeWorkspace {
+  KeyPart* parts = nullptr;
+  int32_t* first_part = nullptr;  // of each document, and behind the last
+  int64_t stride = 0;             // of a head's sums
+  float* out = nullptr;           // [parts, heads, stride]: sum of exp(score - max) v
+  float* max = nullptr;           // [parts, heads]
+  float* sum = nullptr;           // [parts, heads] of exp(score - max)
+};
+DecodeWorkspace decode_workspace(const AttentionForward& op);
+
+// Plans documents [first, end) and returns how many parts they have.
+int64_t plan_key_parts(const AttentionForward& op, int32_t first, int32_t end,
+                       const DecodeWorkspace& workspace);
+
 // The parts of an op's workspace: the plan, and for the backward pass the f32 gradients of k and v
 // for every part of the queries and every head, [parts, heads, key_tokens, partial_stride] each,
 // which are summed over a group and the parts in order.

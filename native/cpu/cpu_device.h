@@ -38,6 +38,8 @@ struct CpuDevice {
   }
 
   Isa isa;
+  // Where kernels whose speed is the memory's ask for it ahead (isa.h).
+  const bool asks_second_cache = cpu::asks_second_cache();
   // Held by the operation that runs: pool and scratch serve one at a time.
   std::mutex running;
   ThreadPool pool;

@@ -27,6 +27,10 @@ bool isa_available(Isa isa);
 // best one. Throws Error{kUnsupported} for an unknown name or a level that this machine lacks.
 Isa choose_isa(const char* request);
 
+// Whether a core reads memory fastest when it asks for it in its second cache, well ahead, because
+// the first one waits for few lines at a time.
+bool asks_second_cache();
+
 // Human-readable processor name; empty where unknown.
 std::string processor_name();
 

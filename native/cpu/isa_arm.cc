@@ -8,6 +8,8 @@ Isa best_isa() { return Isa::kNeon; }
 
 bool isa_available(Isa isa) { return isa == Isa::kReference || isa == Isa::kNeon; }
 
+bool asks_second_cache() { return false; }
+
 std::string processor_name() { return "AArch64"; }
 
 void register_kernels(Isa isa, KernelTable& table) {

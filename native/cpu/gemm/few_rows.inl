@@ -5,12 +5,6 @@ constexpr int64_t kFewRows = 8;
 constexpr int64_t kFewRowsStrip = 32;  // outputs of one task
 constexpr int64_t kRun = 512;
 
-// Each task reads its rows of the weight from the first byte to the last, with the memory asked for
-// ahead: left alone, the prefetcher stays behind a loop that computes.
-LOWRANK_INLINE void ask_ahead_of(const void* at) {
-  __builtin_prefetch(static_cast<const char*>(at) + SplitUnit::kReadAhead, 0, SplitUnit::kLocality);
-}
-
 // The rows of x a weight is multiplied with. `split` is x in the order in which the weight's
 // storage is taken apart (split_x), `stride` elements a row.
 struct FewRows {
@@ -19,7 +13,18 @@ struct FewRows {
   int64_t rows = 0;
   int64_t depth = 0;
   int64_t stride = 0;
+  bool asks_second_cache = false;
 };
+
+// Each task reads its rows of the weight from the first byte to the last, with the memory asked for
+// ahead: left alone, the prefetcher stays behind a loop that computes.
+LOWRANK_INLINE void ask_ahead_of(const FewRows& rows, const void* at) {
+  constexpr int64_t kFirstCache = 4096, kSecondCache = 8192;
+  if (SplitUnit::kFeelsCaches && rows.asks_second_cache)
+    __builtin_prefetch(static_cast<const char*>(at) + kSecondCache, 0, 2);
+  else
+    __builtin_prefetch(static_cast<const char*>(at) + kFirstCache, 0, 3);
+}
 
 LOWRANK_INLINE bool is_plain(const Source& weight) {
   return weight.scale == 1 && !weight.rows && weight.zero_before == 0;
@@ -77,7 +82,7 @@ LOWRANK_INLINE void dot_row(const FewRows& rows, const T* w, float* to) {
 #pragma GCC unroll 4
     for (int chain = 0; chain < kChains; ++chain) {
       const T* at = w + i + chain * kLanes;
-      ask_ahead_of(at);
+      ask_ahead_of(rows, at);
       const F32 value = load(at);
 #pragma GCC unroll 8
       for (int t = 0; t < kCount; ++t)
@@ -97,7 +102,7 @@ LOWRANK_INLINE void dot_row(const FewRows& rows, const BF16* w, float* to) {
 #pragma GCC unroll 4
     for (int run = 0; run < kRuns; ++run) {
       const int64_t at = i + run * kPairRun;
-      ask_ahead_of(w + at);
+      ask_ahead_of(rows, w + at);
       const I32 words = load_raw<I32>(w + at);
 #pragma GCC unroll 8
       for (int t = 0; t < kCount; ++t) {
@@ -130,15 +135,16 @@ LOWRANK_INLINE I32 load_codes(const uint8_t* codes, bool whole) {
   return load_raw<I32>(codes);
 #endif
 }
-LOWRANK_INLINE F32 lanes_absmax(const Weight& weight, int64_t block, bool whole) {
-  const F32 absmax = splat(block_absmax(weight, block));
+LOWRANK_INLINE F32 lanes_absmax(const float* absmax, bool whole) {
 #if LOWRANK_VECTOR_BYTES == 64
-  if (!whole) return absmax;  // the other block's codes are 0, and so is its x
-  const __m128 next = _mm_set_ss(block_absmax(weight, block + 1));
-  return (F32)_mm512_mask_broadcastss_ps((__m512)absmax, 0xff00, next);
+  if (!whole) return splat(*absmax);  // the other block's codes are 0, and so is its x
+  double both;
+  __builtin_memcpy(&both, absmax, sizeof both);
+  const __m512i index = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+  return (F32)_mm512_permutexvar_ps(index, _mm512_castpd_ps(_mm512_set1_pd(both)));
 #else
   (void)whole;
-  return absmax;
+  return splat(*absmax);
 #endif
 }
 
@@ -148,7 +154,7 @@ LOWRANK_INLINE F32 lanes_absmax(const Weight& weight, int64_t block, bool whole)
 template <int kCount, bool kReload>
 LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, const uint8_t* codes,
                                    bool whole, F32 absmax, F32 (&sums)[kCount]) {
-  F32 run[2][kCount] = {};
+  F32 run[kCount] = {};
 #pragma GCC unroll 8
   for (int n = 0; n < SplitUnit::kCodeVectors; ++n) {
     const I32 words = kReload ? load_raw<I32>(codes + n / 2)
@@ -156,38 +162,52 @@ LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, const uint8_
     const I32 value = SplitUnit::code_values(n % 2 == 0 ? words : SplitUnit::shifted(words, 4));
 #pragma GCC unroll 8
     for (int t = 0; t < kCount; ++t)
-      run[n % 2][t] = SplitUnit::add(
-          run[n % 2][t], rows.split + t * rows.stride + at + n * SplitUnit::kVector, value);
+      run[t] = SplitUnit::add(run[t], rows.split + t * rows.stride + at + n * SplitUnit::kVector,
+                              value);
   }
-  for (int t = 0; t < kCount; ++t) sums[t] = fma(run[0][t] + run[1][t], absmax, sums[t]);
+  for (int t = 0; t < kCount; ++t) sums[t] = fma(run[t], absmax, sums[t]);
 }
 
-// kOutputs rows of the weight from `first` on, side by side: one's end overlaps the other's runs.
+// kOutputs rows of the weight from `first` on, side by side: one's end overlaps the others' runs, and
+// what is loaded of x serves all.
 template <int kCount, int kOutputs>
 LOWRANK_INLINE void dot_rows_nf4(const FewRows& rows, const Source& weight, int64_t first,
                                  float* to) {
+  constexpr int64_t kBlocks = 64, kPart = kBlocks * kNf4Block;  // scales that are decoded at once
   const Weight& stored = *weight.weight;
-  const auto* bytes = static_cast<const uint8_t*>(weight.data);
+  const uint8_t* codes[kOutputs];
+  for (int o = 0; o < kOutputs; ++o)
+    codes[o] = static_cast<const uint8_t*>(weight.data) + (first + o) * weight.stride / 2;
   // Behind a row's last run there is another row, but for the last.
   const int64_t readable = first + kOutputs < stored.rows ? rows.depth : rows.depth - kCodeRun;
   F32 sums[kOutputs][kCount] = {};
-  int64_t k = 0;
-  for (; k + kCodeRun <= readable; k += kCodeRun) {
-#pragma GCC unroll 2
+  for (int64_t part = 0; part < rows.depth; part += kPart) {
+    const int64_t end = smaller(part + kPart, rows.depth), fast = smaller(end, readable);
+    float decoded[kOutputs][kBlocks];
+    const float* absmax[kOutputs];
     for (int o = 0; o < kOutputs; ++o) {
-      const int64_t at = (first + o) * weight.stride + k;
-      ask_ahead_of(bytes + at / 2);
-      multiply_codes<kCount, true>(rows, k, bytes + at / 2, true,
-                                   lanes_absmax(stored, at / kNf4Block, true), sums[o]);
+      const int64_t block = ((first + o) * weight.stride + part) / kNf4Block;
+      absmax[o] = stored.absmax ? stored.absmax + block : decoded[o];
+      for (int64_t i = 0; !stored.absmax && i < (end - part) / kNf4Block; ++i)
+        decoded[o][i] = block_absmax(stored, block + i);
     }
-  }
-  for (; k < rows.depth; k += kCodeRun) {
-    const bool whole = k + kCodeRun <= rows.depth;
-#pragma GCC unroll 2
-    for (int o = 0; o < kOutputs; ++o) {
-      const int64_t at = (first + o) * weight.stride + k;
-      multiply_codes<kCount, false>(rows, k, bytes + at / 2, whole,
-                                    lanes_absmax(stored, at / kNf4Block, whole), sums[o]);
+    int64_t k = part;
+    for (; k + kCodeRun <= fast; k += kCodeRun)
+#pragma GCC unroll 4
+      for (int o = 0; o < kOutputs; ++o) {
+        const uint8_t* run = codes[o] + static_cast<uint64_t>(k) / 2;
+        ask_ahead_of(rows, run);
+        multiply_codes<kCount, true>(
+            rows, k, run, true,
+            lanes_absmax(absmax[o] + static_cast<uint64_t>(k - part) / kNf4Block, true), sums[o]);
+      }
+    for (; k < end; k += kCodeRun) {
+      const bool whole = k + kCodeRun <= rows.depth;
+#pragma GCC unroll 4
+      for (int o = 0; o < kOutputs; ++o)
+        multiply_codes<kCount, false>(rows, k, codes[o] + k / 2, whole,
+                                      lanes_absmax(absmax[o] + (k - part) / kNf4Block, whole),
+                                      sums[o]);
     }
   }
   for (int o = 0; o < kOutputs; ++o)
@@ -198,6 +218,8 @@ template <int kCount>
 void dot_strip_nf4(const FewRows& rows, const Source& weight, int64_t first, int64_t count,
                    float* to) {
   int64_t o = 0;
+  if constexpr (kCount == 1)
+    for (; o + 4 <= count; o += 4) dot_rows_nf4<kCount, 4>(rows, weight, first + o, to + o);
   if constexpr (kCount <= 2)
     for (; o + 2 <= count; o += 2) dot_rows_nf4<kCount, 2>(rows, weight, first + o, to + o);
   for (; o < count; ++o) dot_rows_nf4<kCount, 1>(rows, weight, first + o, to + o);

@@ -12,10 +12,7 @@ struct SplitUnit {
   static constexpr int64_t kVector = kPairRun;
   static constexpr int kPairVectors = 1;  // of a run of pairs
   static constexpr int kCodeVectors = 4;  // of a run of codes
-  // Into the second cache: a core that asks for the first one has too few requests under way to
-  // reach the memory's bandwidth (Zen 4: NF4 25 instead of 32 GB/s on two cores).
-  static constexpr int64_t kReadAhead = 8192;
-  static constexpr int kLocality = 2;
+  static constexpr bool kFeelsCaches = true;  // fast enough to feel which cache memory is asked into
   struct alignas(64) Values {
     X bits[2 * 16];
   };
@@ -48,8 +45,7 @@ struct SplitUnit {
   static constexpr int64_t kVector = kLanes;
   static constexpr int kPairVectors = 2;
   static constexpr int kCodeVectors = 8;
-  static constexpr int64_t kReadAhead = 4096;
-  static constexpr int kLocality = 3;
+  static constexpr bool kFeelsCaches = false;
 
   LOWRANK_INLINE static X from_float(float x) { return x; }
   LOWRANK_INLINE static I32 pair_values(I32 words, int n) {

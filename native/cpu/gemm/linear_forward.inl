@@ -38,7 +38,7 @@ bool forward_few_rows(CpuDevice& device, const LinearForward& op) {
   const Source source = source_of(op.x);
   for (int64_t t = 0; t < rows; ++t) read_run(source, t, 0, in, x + t * in);
   const Source weight = source_of(op.weight);
-  FewRows given{x, nullptr, rows, in, split_stride(weight, in)};
+  FewRows given{x, nullptr, rows, in, split_stride(weight, in), device.asks_second_cache};
   if (given.stride > 0) {
     auto* split = static_cast<SplitUnit::X*>(workspace.take(rows * given.stride * 4));
     const auto split_row = weight.element == Element::kBF16
@@ -60,7 +60,7 @@ bool forward_few_rows(CpuDevice& device, const LinearForward& op) {
     float* scaled_xa = static_cast<float*>(workspace.take(rows * rank * 4));
     const Source xa = scaled(source_of(op.xa), segment.scale);
     for (int64_t t = 0; t < rows; ++t) read_run(xa, t, 0, rank, scaled_xa + t * rank);
-    update = {scaled_xa, nullptr, rows, rank, 0};
+    update = {scaled_xa, nullptr, rows, rank, 0, given.asks_second_cache};
     up = source_of(segment.b, rank);
   }
   multiply_few_rows(device, given, weight, op.weight.rows, update, up, forward_epilogue(op));

@@ -42,15 +42,6 @@ namespace {
 // Heads of one group that a forward task takes at most; more would not fit the scratch.
 constexpr int64_t kMaxTaskHeads = kMaxLanes / kLaneStep;
 
-template <typename X>
-void forward_task(const AttentionForward& op, const QueryBlock& block, int64_t head, int64_t heads,
-                  float* memory) {
-  if (op.q_offsets[block.document + 1] - op.q_offsets[block.document] == 1)
-    decode_block<X>(op, block, head, heads, memory);
-  else
-    forward_block<X>(op, block, head, heads, memory);
-}
-
 // Calls task(block, head, heads, memory) for blocks of queries and the heads of a group.
 template <typename Task>
 void forward(CpuDevice& device, const AttentionForward& op, const Task& task) {
@@ -96,8 +87,9 @@ void backward(CpuDevice& device, const AttentionBackward& op, const Task& task) 
 
 template <typename X>
 void vector_forward(CpuDevice& device, const AttentionForward& op) {
+  if (can_decode(op)) return decode<X>(device, op);
   forward(device, op, [&](const QueryBlock& block, int64_t head, int64_t heads, float* memory) {
-    forward_task<X>(op, block, head, heads, memory);
+    forward_block<X>(op, block, head, heads, memory);
   });
 }
 
@@ -121,7 +113,7 @@ void tile_forward(CpuDevice& device, const AttentionForward& op) {
       (void)scope;
       tile_forward_block(op, packed, block, head, heads, memory);
     } else {
-      forward_task<BF16>(op, block, head, heads, memory);
+      forward_block<BF16>(op, block, head, heads, memory);
     }
   });
 }

@@ -1,19 +1,33 @@
 // One query row over a long cache: bound by reading k and v, so rows are converted where they are
-// read and nothing is packed. One task is the heads that share a kv head.
+// read and nothing is packed. A task is a part of the keys for all heads (attention_plan.h).
 
-constexpr int64_t kDecodeKeys = 64;
+constexpr int64_t kDecodeKeys = 64;  // that the running maximum is brought up to date for
+// Keys that all heads pass by before the next ones, so that memory is read nearly in order: 8 rows of
+// 2 KiB arrive at 45 GB/s, one head's 256 bytes of each row at 29 (Zen 5, two cores).
+constexpr int64_t kWindowKeys = 8;
 
-// A head's part of a row of the cache is far from that of the next, so the prefetcher doesn't see
-// them coming: memory is asked for so many rows ahead, over the end of a block too. From afar it
-// goes to the second cache, which waits for more at a time than the first.
-constexpr int64_t kDecodeRowsFar = 32, kDecodeRowsNear = 4;
+// Asks for the window behind the one that is read, line by line in memory's order.
+struct NextWindow {
+  const char* line;
+  bool second_cache;
+
+  LOWRANK_INLINE void ask() {
+    if (second_cache)
+      __builtin_prefetch(line, 0, 2);
+    else
+      __builtin_prefetch(line, 0, 3);
+    line += 64;
+  }
+  // Once for each line of a row that is passed by in vectors.
+  template <typename X>
+  LOWRANK_INLINE void ask_at(int64_t i) {
+    if (i * static_cast<int64_t>(sizeof(X)) % 64 == 0) ask();
+  }
+};
 
 template <typename X>
-LOWRANK_INLINE void prefetch_row_ahead(const X* at, int64_t stride) {
-  const auto* byte = reinterpret_cast<const char*>(at);
-  const int64_t row_bytes = stride * static_cast<int64_t>(sizeof(X));
-  __builtin_prefetch(byte + kDecodeRowsFar * row_bytes, 0, 2);
-  __builtin_prefetch(byte + kDecodeRowsNear * row_bytes);
+LOWRANK_INLINE NextWindow window_at(const Matrix& matrix, int64_t row, bool second_cache) {
+  return {reinterpret_cast<const char*>(row_of<const X>(matrix, row, 0)), second_cache};
 }
 
 // One level of the tree below: each run of 2 * kRun lanes of `a`, then of `b`, folded to kRun
@@ -37,11 +51,11 @@ LOWRANK_INLINE F32 reduce_all(F32 (&sums)[kLanes]) {
   return fold<1>(sums[0], sums[1], kAll);
 }
 
-// scores[h][j] = q[h] . k[j] for kHeads heads; beyond `keys` the last key repeats.
+// scores[h][j] = q[h] . k[j] for kHeads heads, kDecodeKeys apart.
 template <int kHeads, typename X>
 void decode_scores(const float* q, int64_t q_stride, const X* k, int64_t k_stride, int64_t keys,
-                   int64_t head_dim, float* scores) {
-  constexpr int kKeys = kLanes / kHeads;
+                   int64_t head_dim, NextWindow& next, float* scores) {
+  constexpr int kKeys = kLanes / kHeads < kWindowKeys ? kLanes / kHeads : kWindowKeys;
   const int64_t whole = head_dim / kLanes * kLanes;
   for (int64_t j = 0; j < keys; j += kKeys) {
     const X* rows[kKeys];
@@ -52,7 +66,7 @@ void decode_scores(const float* q, int64_t q_stride, const X* k, int64_t k_strid
       for (int h = 0; h < kHeads; ++h) query[h] = load(q + h * q_stride + i);
 #pragma GCC unroll 16
       for (int n = 0; n < kKeys; ++n) {
-        prefetch_row_ahead(rows[n] + i, k_stride);
+        next.ask_at<X>(i);
         const F32 key = load(rows[n] + i);
 #pragma GCC unroll 4
         for (int h = 0; h < kHeads; ++h)
@@ -60,7 +74,7 @@ void decode_scores(const float* q, int64_t q_stride, const X* k, int64_t k_strid
       }
     }
     const F32 totals = reduce_all(sums);
-    for (int n = 0; n < kKeys; ++n) {
+    for (int n = 0; n < smaller(kKeys, keys - j); ++n) {
       for (int h = 0; h < kHeads; ++h) {
         float score = totals[n * kHeads + h];
         for (int64_t i = whole; i < head_dim; ++i)
@@ -74,14 +88,14 @@ void decode_scores(const float* q, int64_t q_stride, const X* k, int64_t k_strid
 // Columns [column, column + kVectors * kLanes) of out[h] += sum over j of p[h][j] v[j].
 template <int kHeads, int kVectors, typename X>
 LOWRANK_INLINE void decode_columns(const float* p, const X* v, int64_t v_stride, int64_t keys,
-                                   float* out, int64_t out_stride) {
+                                   NextWindow& next, float* out, int64_t out_stride) {
   F32 sum[kHeads][kVectors];
   for (int h = 0; h < kHeads; ++h)
     for (int n = 0; n < kVectors; ++n) sum[h][n] = load(out + h * out_stride + n * kLanes);
   for (int64_t j = 0; j < keys; ++j) {
 #pragma GCC unroll 4
     for (int n = 0; n < kVectors; ++n) {
-      prefetch_row_ahead(v + j * v_stride + n * kLanes, v_stride);
+      next.ask_at<X>(n * kLanes);
       const F32 value = load(v + j * v_stride + n * kLanes);
 #pragma GCC unroll 4
       for (int h = 0; h < kHeads; ++h)
@@ -95,81 +109,149 @@ LOWRANK_INLINE void decode_columns(const float* p, const X* v, int64_t v_stride,
 // out[h] += sum over j of p[h][j] v[j].
 template <int kHeads, typename X>
 void decode_values(const float* p, const X* v, int64_t v_stride, int64_t keys, int64_t head_dim,
-                   float* out, int64_t out_stride) {
+                   NextWindow& next, float* out, int64_t out_stride) {
   int64_t i = 0;
   for (; i + kTileVectors * kLanes <= head_dim; i += kTileVectors * kLanes)
-    decode_columns<kHeads, kTileVectors>(p, v + i, v_stride, keys, out + i, out_stride);
+    decode_columns<kHeads, kTileVectors>(p, v + i, v_stride, keys, next, out + i, out_stride);
   for (; i + kLanes <= head_dim; i += kLanes)
-    decode_columns<kHeads, 1>(p, v + i, v_stride, keys, out + i, out_stride);
+    decode_columns<kHeads, 1>(p, v + i, v_stride, keys, next, out + i, out_stride);
   for (; i < head_dim; ++i)
     for (int64_t j = 0; j < keys; ++j)
       for (int h = 0; h < kHeads; ++h)
         out[h * out_stride + i] += p[h * kDecodeKeys + j] * to_float(v[j * v_stride + i]);
 }
 
-template <int kHeads, typename X>
-void decode_heads(const AttentionForward& op, const QueryBlock& block, int64_t head_begin,
-                  float* memory) {
-  const int64_t dim = op.head_dim, stride = tile_stride(dim);
-  const int64_t kv_column = head_begin / (op.heads / op.kv_heads) * dim;
-  const Document document(op, block.document);
-  const int64_t query_row = document.q_begin + block.begin;
-  float* q = memory;
-  float* out = q + kHeads * stride;
-  float* scores = out + kHeads * stride;
-  float running[kHeads], sum[kHeads];
-  for (int h = 0; h < kHeads; ++h) {
-    pack_row(row_of<const X>(op.q, query_row, (head_begin + h) * dim), dim, op.scale,
-             q + h * stride);
+// Brings a head's running maximum and sums up to date for `keys` scores, which become exp(score -
+// maximum).
+inline void decode_softmax(float* scores, int64_t keys, float* running, float* sum, float* out,
+                           int64_t stride) {
+  for (int64_t j = keys; j < kDecodeKeys; ++j) scores[j] = kMasked;
+  F32 largest = splat(*running);
+  for (int64_t j = 0; j < kDecodeKeys; j += kLanes) largest = max(largest, load(scores + j));
+  const float new_max = reduce_max(largest);
+  F32 total = F32{};
+  for (int64_t j = 0; j < kDecodeKeys; j += kLanes) {
+    const F32 value = exp(load(scores + j) - new_max);
+    store(scores + j, value);
+    total += value;
+  }
+  const float factor = exp(splat(*running - new_max))[0];
+  scale_rows(out, stride, 1, &factor, stride);
+  *sum = *sum * factor + reduce_add(total);
+  *running = new_max;
+}
+
+template <int kCount>
+struct HeadCount {
+  static constexpr int kHeads = kCount;
+};
+
+// Calls body(HeadCount, head, column of k and v) for runs of heads that share a kv head.
+template <typename Body>
+LOWRANK_INLINE void for_each_heads(const AttentionForward& op, const Body& body) {
+  const int64_t group = op.heads / op.kv_heads;
+  for (int64_t head = 0; head < op.heads;) {
+    const int64_t column = head / group * op.head_dim, left = group - head % group;
+    if (left >= 4) {
+      body(HeadCount<4>{}, head, column);
+      head += 4;
+    } else if (left >= 2) {
+      body(HeadCount<2>{}, head, column);
+      head += 2;
+    } else {
+      body(HeadCount<1>{}, head, column);
+      head += 1;
+    }
+  }
+}
+
+// Floats of a worker's memory: the query and the scores of all heads.
+inline int64_t decode_floats(const AttentionForward& op) {
+  return op.heads * (tile_stride(op.head_dim) + kDecodeKeys);
+}
+
+// The sums of part `index` over its keys.
+template <typename X>
+void decode_part(const AttentionForward& op, const DecodeWorkspace& all, int64_t index,
+                 bool second_cache, float* memory) {
+  const KeyPart& part = all.parts[index];
+  const Document document(op, part.document);
+  const int64_t dim = op.head_dim, stride = all.stride, q_stride = tile_stride(dim);
+  float *q = memory, *scores = q + op.heads * q_stride;
+  float* out = all.out + index * op.heads * stride;
+  float *running = all.max + index * op.heads, *sum = all.sum + index * op.heads;
+  for (int64_t h = 0; h < op.heads; ++h) {
+    pack_row(row_of<const X>(op.q, document.q_begin, h * dim), dim, op.scale, q + h * q_stride);
     for (int64_t i = 0; i < stride; ++i) out[h * stride + i] = 0;
     running[h] = kMasked;
     sum[h] = 0;
   }
-  const Visible seen = document.visible(block.begin);
-  for (int64_t begin = seen.low; begin < seen.high; begin += kDecodeKeys) {
-    const int64_t keys = smaller(kDecodeKeys, seen.high - begin), row = document.k_begin + begin;
-    decode_scores<kHeads>(q, stride, row_of<const X>(op.k, row, kv_column), op.k.stride, keys, dim,
-                          scores);
-    for (int h = 0; h < kHeads; ++h) {
-      float* p = scores + h * kDecodeKeys;
-      for (int64_t j = keys; j < kDecodeKeys; ++j) p[j] = kMasked;
-      F32 largest = splat(running[h]);
-      for (int64_t j = 0; j < kDecodeKeys; j += kLanes) largest = max(largest, load(p + j));
-      const float new_max = reduce_max(largest);
-      F32 total = F32{};
-      for (int64_t j = 0; j < kDecodeKeys; j += kLanes) {
-        const F32 value = exp(load(p + j) - new_max);
-        store(p + j, value);
-        total += value;
-      }
-      const float factor = exp(splat(running[h] - new_max))[0];
-      scale_rows(out + h * stride, stride, 1, &factor, stride);
-      sum[h] = sum[h] * factor + reduce_add(total);
-      running[h] = new_max;
+  for (int64_t begin = part.begin; begin < part.end; begin += kDecodeKeys) {
+    const int64_t keys = smaller(kDecodeKeys, part.end - begin), row = document.k_begin + begin;
+    for (int64_t j = 0; j < keys; j += kWindowKeys) {
+      NextWindow next = window_at<X>(op.k, row + j + kWindowKeys, second_cache);
+      for_each_heads(op, [&](auto count, int64_t head, int64_t column) {
+        decode_scores<decltype(count)::kHeads>(
+            q + head * q_stride, q_stride, row_of<const X>(op.k, row + j, column), op.k.stride,
+            smaller(kWindowKeys, keys - j), dim, next, scores + head * kDecodeKeys + j);
+      });
     }
-    decode_values<kHeads>(scores, row_of<const X>(op.v, row, kv_column), op.v.stride, keys, dim,
-                          out, stride);
-  }
-  for (int h = 0; h < kHeads; ++h) {
-    unpack_row(out + h * stride, dim, 1 / sum[h],
-               row_of<X>(op.out, query_row, (head_begin + h) * dim));
-    if (op.lse)
-      op.lse[(head_begin + h) * op.q.rows + query_row] = running[h] + __builtin_logf(sum[h]);
+    for (int64_t h = 0; h < op.heads; ++h)
+      decode_softmax(scores + h * kDecodeKeys, keys, running + h, sum + h, out + h * stride, stride);
+    for (int64_t j = 0; j < keys; j += kWindowKeys) {
+      NextWindow next = window_at<X>(op.v, row + j + kWindowKeys, second_cache);
+      for_each_heads(op, [&](auto count, int64_t head, int64_t column) {
+        decode_values<decltype(count)::kHeads>(
+            scores + head * kDecodeKeys + j, row_of<const X>(op.v, row + j, column), op.v.stride,
+            smaller(kWindowKeys, keys - j), dim, next, out + head * stride, stride);
+      });
+    }
   }
 }
 
+// One head of a document's output: its parts' sums, added in order.
 template <typename X>
-void decode_block(const AttentionForward& op, const QueryBlock& block, int64_t head_begin,
-                  int64_t head_count, float* memory) {
-  while (head_count >= 4) {
-    decode_heads<4, X>(op, block, head_begin, memory);
-    head_begin += 4;
-    head_count -= 4;
+void add_parts(const AttentionForward& op, const DecodeWorkspace& all, int64_t first, int64_t end,
+               int64_t head) {
+  if (first == end) return;
+  const int64_t row = op.q_offsets[all.parts[first].document];
+  float* out = all.out + (first * op.heads + head) * all.stride;
+  float high = kMasked, sum = 0;
+  for (int64_t p = first; p < end; ++p) {
+    const float part = all.max[p * op.heads + head];
+    high = part > high ? part : high;
   }
-  if (head_count >= 2) {
-    decode_heads<2, X>(op, block, head_begin, memory);
-    head_begin += 2;
-    head_count -= 2;
+  for (int64_t p = first; p < end; ++p) {
+    const F32 factor = splat(exp(splat(all.max[p * op.heads + head] - high))[0]);
+    const float* from = all.out + (p * op.heads + head) * all.stride;
+    for (int64_t i = 0; i < all.stride; i += kLanes) {
+      const F32 share = load(from + i) * factor;
+      store(out + i, p == first ? share : load(out + i) + share);
+    }
+    sum += all.sum[p * op.heads + head] * factor[0];
   }
-  if (head_count > 0) decode_heads<1, X>(op, block, head_begin, memory);
+  unpack_row(out, op.head_dim, 1 / sum, row_of<X>(op.out, row, head * op.head_dim));
+  if (op.lse) op.lse[head * op.q.rows + row] = high + __builtin_logf(sum);
+}
+
+template <typename X>
+void decode(CpuDevice& device, const AttentionForward& op) {
+  const DecodeWorkspace all = decode_workspace(op);
+  for (int32_t first = 0; first < op.documents; first += kDecodeDocuments) {
+    const auto end = static_cast<int32_t>(smaller(first + kDecodeDocuments, op.documents));
+    const int64_t parts = plan_key_parts(op, first, end, all);
+    device.pool.parallel_for(parts, [&](int64_t part, int worker) {
+      decode_part<X>(op, all, part, device.asks_second_cache, static_cast<float*>(device.thread_scratch(worker)));
+    });
+    device.pool.parallel_for((end - first) * op.heads, [&](int64_t task, int) {
+      const int32_t* of_document = all.first_part + task / op.heads;
+      add_parts<X>(op, all, of_document[0], of_document[1], task % op.heads);
+    });
+  }
+}
+
+inline bool can_decode(const AttentionForward& op) {
+  return asks_single_rows(op) &&
+         decode_floats(op) * static_cast<int64_t>(sizeof(float)) <=
+             static_cast<int64_t>(kThreadScratchBytes);
 }

@@ -25,6 +25,8 @@ Isa best_isa() {
 // The vector instruction sets have tests of their own.
 bool isa_available(Isa isa) { return isa == Isa::kReference || isa == best_isa(); }
 
+bool asks_second_cache() { return true; }  // unlike most processors that run the tests
+
 std::string processor_name() { return "emulated tiles"; }
 
 void register_kernels(Isa isa, KernelTable& table) {
