@@ -23,7 +23,7 @@
 
 namespace lowrank {
 
-inline constexpr uint32_t kBackendAbiVersion = 5;
+inline constexpr uint32_t kBackendAbiVersion = 6;
 
 // ---- Operands -----------------------------------------------------------------------------------
 
@@ -443,6 +443,9 @@ struct Backend {
   // Runs for about `seconds`; *rate = FLOP or bytes per second of the fastest tenth part of it.
   int (*measure_peak)(void* device, PeakKind kind, double seconds, double* rate);
   bool host_memory;  // device pointers can be read and written by the host
+  // Rows that stand a multiple of so many bytes apart meet in few sets of a cache: activations get
+  // a line more between theirs (row_stride() in device.h). 0: it makes no difference.
+  int64_t crowded_row_bytes;
 
   size_t (*linear_workspace_bytes)(void* device, const LinearShape*);
   size_t (*attention_workspace_bytes)(void* device, const AttentionShape*);

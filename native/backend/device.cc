@@ -85,6 +85,13 @@ double Device::peak(PeakKind kind, double seconds) const {
 
 Device::~Device() { backend_->close(handle_); }
 
+int64_t row_stride(const Device& device, DType dtype, int64_t cols) {
+  constexpr int64_t kLineBytes = 64;
+  const auto size = static_cast<int64_t>(dtype_size(dtype));
+  const int64_t crowded = device.backend().crowded_row_bytes;
+  return crowded > 0 && cols * size % crowded == 0 ? cols + kLineBytes / size : cols;
+}
+
 DeviceInfo Device::info() const {
   DeviceInfo info;
   check(backend_->describe(handle_, &info), "describe");

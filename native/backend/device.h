@@ -54,6 +54,9 @@ class Device {
   void* handle_;
 };
 
+// Elements from row to row of activations of `cols` columns on the device.
+int64_t row_stride(const Device& device, DType dtype, int64_t cols);
+
 // Device memory, 64-byte aligned and zero-filled.
 class Buffer {
  public:

@@ -182,6 +182,7 @@ Backend make_backend() {
   b.synchronize = synchronize;
   b.measure_peak = measure_peak;
   b.host_memory = true;
+  b.crowded_row_bytes = 2048;  // half of a page: the sets of a first cache
   b.linear_workspace_bytes = workspace_bytes<&T::linear_workspace_bytes, LinearShape>;
   b.attention_workspace_bytes = workspace_bytes<&T::attention_workspace_bytes, AttentionShape>;
   b.head_loss_workspace_bytes = workspace_bytes<&T::head_loss_workspace_bytes, HeadLossShape>;

@@ -27,13 +27,15 @@ struct BufferSpec {
 
 // What a block's buffers are measured by.
 struct BlockSizes {
+  const Device& device;
   const ModelConfig& config;
   DType compute;
   const StepShape& shape;
 
-  // Bytes of [T, cols] activations, and of [T, per_token] f32.
-  uint64_t activations(int64_t cols) const {
-    return static_cast<uint64_t>(shape.tokens * cols) * dtype_size(compute);
+  // Bytes of [T, cols] activations, of [T, rank] low-rank products, and of [T, per_token] f32.
+  uint64_t activations(int64_t cols) const { return low_rank(row_stride(device, compute, cols)); }
+  uint64_t low_rank(int64_t rank) const {
+    return static_cast<uint64_t>(shape.tokens * rank) * dtype_size(compute);
   }
   uint64_t floats(int64_t per_token) const {
     return static_cast<uint64_t>(shape.tokens * per_token) * sizeof(float);

@@ -12,8 +12,9 @@
 
 namespace lowrank {
 
-Matrix BlockPass::matrix(const void* data, int64_t rows, int64_t cols) const {
-  return {const_cast<void*>(data), in_.model->options.compute, rows, cols, cols};
+Matrix BlockPass::rows(const void* data, int64_t count, int64_t cols) const {
+  const DType dtype = in_.model->options.compute;
+  return {const_cast<void*>(data), dtype, count, cols, row_stride(device(), dtype, cols)};
 }
 
 LoraSegment BlockPass::segment(const LoraModule& lora) const {
@@ -33,7 +34,8 @@ LoraSegment BlockPass::segment(const LoraModule& lora) const {
 }
 
 Matrix BlockPass::low_rank(size_t linear, int32_t rank) const {
-  return activation(in_.saved ? (*in_.saved)[linear] : (*in_.scratch)[kScratchXa], rank);
+  void* data = in_.saved ? (*in_.saved)[linear] : (*in_.scratch)[kScratchXa];
+  return {data, in_.model->options.compute, tokens(), rank, rank};
 }
 
 void BlockPass::linear(size_t linear, const void* x, void* y, const void* residual) const {
@@ -88,20 +90,45 @@ bool BlockPass::wants_input(size_t linear) const {
   return gradients.d_weight || gradients.d_a;
 }
 
+// Heads are rows of their own where nothing stands between a token and the next; else each head's
+// column is gone over for all tokens, and its rstd stand together.
+template <typename Body>
+void BlockPass::for_each_normed(int64_t cols, int64_t per_token, const Body& body) const {
+  const DType dtype = in_.model->options.compute;
+  const int64_t width = cols * per_token, stride = row_stride(device(), dtype, width);
+  if (stride == width)
+    return body(Matrix{nullptr, dtype, tokens() * per_token, cols, cols}, size_t{0}, int64_t{0});
+  for (int64_t i = 0; i < per_token; ++i)
+    body(Matrix{nullptr, dtype, tokens(), cols, stride},
+         static_cast<size_t>(i * cols) * dtype_size(dtype), i * tokens());
+}
+
+namespace {
+
+Matrix placed(Matrix shape, const void* data, size_t offset) {
+  shape.data = static_cast<char*>(const_cast<void*>(data)) + offset;
+  return shape;
+}
+
+}  // namespace
+
 void BlockPass::norm(size_t vector, const void* x, void* y, float* rstd, int64_t per_token) const {
   const VectorUse& weight = in_.weights->vector[vector];
-  const int64_t rows = tokens() * per_token;
-  ops::rms_norm_forward(device(), {matrix(x, rows, weight.count), matrix(y, rows, weight.count),
-                                   weight.data, config().rms_norm_eps, rstd});
+  for_each_normed(weight.count, per_token, [&](const Matrix& shape, size_t offset, int64_t first) {
+    ops::rms_norm_forward(device(),
+                          {placed(shape, x, offset), placed(shape, y, offset), weight.data,
+                           config().rms_norm_eps, rstd ? rstd + first : nullptr});
+  });
 }
 
 void BlockPass::norm_backward(size_t vector, const void* x, const void* d_y, void* d_x,
                               const float* rstd, bool accumulate_d_x, int64_t per_token) const {
   const VectorUse& weight = in_.weights->vector[vector];
-  const int64_t rows = tokens() * per_token, cols = weight.count;
-  ops::rms_norm_backward(device(),
-                         {matrix(x, rows, cols), matrix(d_y, rows, cols), matrix(d_x, rows, cols),
-                          accumulate_d_x, weight.data, in_.gradients->vector[vector], rstd});
+  for_each_normed(weight.count, per_token, [&](const Matrix& shape, size_t offset, int64_t first) {
+    ops::rms_norm_backward(
+        device(), {placed(shape, x, offset), placed(shape, d_y, offset), placed(shape, d_x, offset),
+                   accumulate_d_x, weight.data, in_.gradients->vector[vector], rstd + first});
+  });
 }
 
 void BlockPass::rotate(void* x, int32_t heads, bool inverse) const {
@@ -124,8 +151,8 @@ AttentionForward BlockPass::attention_op(const void* q, const void* k, const voi
   const int64_t kv_cols = int64_t{config.kv_heads} * config.head_dim;
   AttentionForward op;
   op.q = activation(q, q_cols);
-  op.k = matrix(k, in_.key_rows, kv_cols);
-  op.v = matrix(v, in_.key_rows, kv_cols);
+  op.k = rows(k, in_.key_rows, kv_cols);
+  op.v = rows(v, in_.key_rows, kv_cols);
   op.out = activation(out, q_cols);
   op.lse = const_cast<float*>(lse);
   op.q_offsets = in_.batch->document_offsets;

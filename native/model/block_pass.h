@@ -108,7 +108,7 @@ class BlockPass {
   void* d_normed() const { return (*in_.scratch)[kScratchDNorm]; }
 
   // [T, cols]; ops write only what their contract says.
-  Matrix activation(const void* data, int64_t cols) const { return matrix(data, tokens(), cols); }
+  Matrix activation(const void* data, int64_t cols) const { return rows(data, tokens(), cols); }
 
   // y = linear(x) with its bias and LoRA, plus the residual.
   void linear(size_t linear, const void* x, void* y, const void* residual = nullptr) const;
@@ -139,7 +139,11 @@ class BlockPass {
   void gated_activation_backward(void* gate, void* up, const void* d_act, int64_t cols) const;
 
  private:
-  Matrix matrix(const void* data, int64_t rows, int64_t cols) const;
+  // `count` rows, apart as row_stride() says.
+  Matrix rows(const void* data, int64_t count, int64_t cols) const;
+  // Calls body(Matrix without data, bytes to its data, first of its rstd) for all rows of a norm.
+  template <typename Body>
+  void for_each_normed(int64_t cols, int64_t per_token, const Body& body) const;
   LoraSegment segment(const LoraModule& lora) const;
   Matrix low_rank(size_t linear, int32_t rank) const;
   AttentionForward attention_op(const void* q, const void* k, const void* v, const void* out,

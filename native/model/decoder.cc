@@ -100,7 +100,8 @@ void Decoder::prepare_rope(int64_t longest) {
 
 Matrix Decoder::activation(const void* data, int64_t rows, int64_t cols) const {
   // Inputs share the type with outputs; ops write only what their contract says.
-  return {const_cast<void*>(data), model_->options.compute, rows, cols, cols};
+  const DType dtype = model_->options.compute;
+  return {const_cast<void*>(data), dtype, rows, cols, row_stride(*model_->device, dtype, cols)};
 }
 
 BlockOperands Decoder::operands(int32_t layer, const DecoderBatch& batch,
@@ -138,8 +139,10 @@ void Decoder::block_backward(int32_t layer, const DecoderBatch& batch, const voi
 void Decoder::block_cached(int32_t layer, const int32_t* positions, int64_t tokens, int64_t past,
                            void* x, void* k_cache, void* v_cache, const BufferSet& scratch) {
   const ModelConfig& config = model_->config;
-  const auto row_bytes = static_cast<size_t>(past * config.kv_heads * config.head_dim) *
-                         dtype_size(model_->options.compute);
+  const DType dtype = model_->options.compute;
+  const int64_t kv_cols = int64_t{config.kv_heads} * config.head_dim;
+  const size_t past_bytes =
+      static_cast<size_t>(past * row_stride(*model_->device, dtype, kv_cols)) * dtype_size(dtype);
   if (layer == 0) {
     prepare_rope(past + tokens);
     const int32_t offsets[4] = {0, static_cast<int32_t>(tokens), 0,
@@ -157,8 +160,8 @@ void Decoder::block_cached(int32_t layer, const int32_t* positions, int64_t toke
   KeyValueCache cache;
   cache.keys = k_cache;
   cache.values = v_cache;
-  cache.new_keys = static_cast<char*>(k_cache) + row_bytes;
-  cache.new_values = static_cast<char*>(v_cache) + row_bytes;
+  cache.new_keys = static_cast<char*>(k_cache) + past_bytes;
+  cache.new_values = static_cast<char*>(v_cache) + past_bytes;
   config.block->forward_cached(BlockPass(pass), cache, x);
 }
 

@@ -37,12 +37,13 @@ void Decoder::head(const DecoderBatch& batch, const void* x, const HeadInput& in
 void Decoder::logits(const void* x, int64_t first, int64_t count, float* logits,
                      const BufferSet& scratch) {
   const int64_t hidden = model_->config.hidden;
-  const char* rows = static_cast<const char*>(x) +
-                     static_cast<size_t>(first * hidden) * dtype_size(model_->options.compute);
+  Matrix rows = activation(x, count, hidden);
+  rows.data = static_cast<char*>(rows.data) +
+              static_cast<size_t>(first * rows.stride) * dtype_size(rows.dtype);
   LinearForward op;
   op.x = activation(scratch[kScratchNorm], count, hidden);
-  ops::rms_norm_forward(*model_->device, {activation(rows, count, hidden), op.x, final_norm_,
-                                          model_->config.rms_norm_eps, nullptr});
+  ops::rms_norm_forward(*model_->device,
+                        {rows, op.x, final_norm_, model_->config.rms_norm_eps, nullptr});
   op.y = {logits, DType::kF32, count, head_.rows, head_.rows};
   op.weight = head_;
   op.workspace = scratch[kScratchWorkspace];

@@ -92,14 +92,21 @@ size_t head_workspace(const Device& device, const ModelConfig& config, const Mod
 
 }  // namespace
 
-std::vector<BufferSpec> Decoder::saved_specs(const ModelConfig& config,
+uint64_t Decoder::hidden_bytes(const Device& device, const ModelConfig& config, DType compute,
+                               int64_t tokens) {
+  StepShape shape;
+  shape.tokens = tokens;
+  return BlockSizes{device, config, compute, shape}.activations(config.hidden);
+}
+
+std::vector<BufferSpec> Decoder::saved_specs(const Device& device, const ModelConfig& config,
                                              const std::vector<LoraModule>& modules, DType compute,
                                              const StepShape& shape) {
-  const BlockSizes sizes{config, compute, shape};
+  const BlockSizes sizes{device, config, compute, shape};
   std::vector<BufferSpec> specs;
   const BlockParameters block = block_parameters(config);
   for (size_t i = 0; i < block.linears().size(); ++i)
-    specs.push_back({"xa " + block.linears()[i].path, sizes.activations(max_rank(modules, i))});
+    specs.push_back({"xa " + block.linears()[i].path, sizes.low_rank(max_rank(modules, i))});
   for (BufferSpec& spec : config.block->saved(sizes)) specs.push_back(std::move(spec));
   return specs;
 }
@@ -108,7 +115,7 @@ std::vector<BufferSpec> Decoder::scratch_specs(const Device& device, const Model
                                                const ModelOptions& options,
                                                const std::vector<LoraModule>& modules,
                                                const StepShape& shape) {
-  const BlockSizes sizes{config, options.compute, shape};
+  const BlockSizes sizes{device, config, options.compute, shape};
   const uint64_t hidden = sizes.activations(config.hidden);
   const uint64_t workspace = std::max({
       linears_workspace(device, config, options, modules, shape),
@@ -121,7 +128,7 @@ std::vector<BufferSpec> Decoder::scratch_specs(const Device& device, const Model
       {"d_norm", shape.training ? hidden : 0},
       {"rstd", sizes.floats(1)},
       {"workspace", workspace},
-      {"xa", shape.cached > 0 ? sizes.activations(max_rank(modules)) : 0},
+      {"xa", shape.cached > 0 ? sizes.low_rank(max_rank(modules)) : 0},
   };
   for (BufferSpec& spec : config.block->scratch(sizes)) specs.push_back(std::move(spec));
   return specs;

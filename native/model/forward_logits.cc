@@ -53,7 +53,8 @@ std::vector<float> forward_logits(const std::shared_ptr<ModelImpl>& impl,
   shape.labels = std::min(count, kRowsAtOnce);
   shape.training = false;
   Decoder decoder(impl, adapter_impl, count);
-  const Buffers saved(device, Decoder::saved_specs(config, modules, impl->options.compute, shape));
+  const Buffers saved(device,
+                      Decoder::saved_specs(*device, config, modules, impl->options.compute, shape));
   const Buffers scratch(device,
                         Decoder::scratch_specs(*device, config, impl->options, modules, shape));
 
@@ -75,7 +76,7 @@ std::vector<float> forward_logits(const std::shared_ptr<ModelImpl>& impl,
   batch.tokens = count;
   batch.longest = count;
 
-  Buffer x(device, static_cast<size_t>(count * config.hidden) * dtype_size(impl->options.compute));
+  Buffer x(device, Decoder::hidden_bytes(*device, config, impl->options.compute, count));
   decoder.embed(batch, x.data());
   for (int32_t layer = 0; layer < static_cast<int32_t>(config.layers); ++layer)
     decoder.block_forward(layer, batch, x.data(), x.data(), saved.set(), scratch.set());

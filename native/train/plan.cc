@@ -228,15 +228,14 @@ StepPlan make_plan(const PlanRequest& request) {
       kWorkspace,
       Decoder::scratch_specs(*request.device, config, request.model, *request.modules, plan.shape));
 
-  const uint64_t row_bytes =
-      static_cast<uint64_t>(config.hidden) * dtype_size(request.model.compute);
-  const uint64_t x_bytes = static_cast<uint64_t>(plan.shape.tokens) * row_bytes;
+  const uint64_t x_bytes =
+      Decoder::hidden_bytes(*request.device, config, request.model.compute, plan.shape.tokens);
   const auto blocks = static_cast<uint64_t>(config.layers - plan.lowest_layer);
   plan.d_x = layout.add(kActivations, x_bytes);
   for (uint64_t i = 0; i <= blocks; ++i) plan.inputs.push_back(layout.add(kActivations, x_bytes));
 
-  const std::vector<BufferSpec> saved =
-      Decoder::saved_specs(config, *request.modules, request.model.compute, plan.shape);
+  const std::vector<BufferSpec> saved = Decoder::saved_specs(
+      *request.device, config, *request.modules, request.model.compute, plan.shape);
   const uint64_t set_bytes = rounded_bytes(saved);
   plan.budget = find_budget(request);
   const uint64_t sets =

@@ -31,8 +31,8 @@ TEST(a_workspace_that_is_too_small_is_refused) {
     }
     return set;
   };
-  const BufferSet saved =
-      lay_out(Decoder::saved_specs(model->config, {}, model->options.compute, shape), true);
+  const BufferSet saved = lay_out(
+      Decoder::saved_specs(*device, model->config, {}, model->options.compute, shape), true);
   const BufferSet whole = lay_out(scratch_specs, true), none = lay_out(scratch_specs, false);
 
   std::vector<int32_t> ids(kTokens, 3), positions(kTokens);
@@ -44,7 +44,7 @@ TEST(a_workspace_that_is_too_small_is_refused) {
   batch.document_offsets = offsets;
   batch.documents = 1;
   batch.tokens = kTokens;
-  const auto bytes = static_cast<size_t>(kTokens * model->config.hidden) * sizeof(float);
+  const uint64_t bytes = Decoder::hidden_bytes(*device, model->config, DType::kF32, kTokens);
   Buffer x(device, bytes), d_x(device, bytes);
   Decoder decoder(model, nullptr, kTokens);
   const LayerGradients gradients = make_gradients(model->config).layers[0];

@@ -37,7 +37,7 @@ std::vector<float> packed_logits(const std::shared_ptr<ModelImpl>& model, const 
     return set;
   };
   const DType compute = model->options.compute;
-  const BufferSet saved = lay_out(Decoder::saved_specs(config, {}, compute, shape));
+  const BufferSet saved = lay_out(Decoder::saved_specs(*model->device, config, {}, compute, shape));
   const BufferSet scratch =
       lay_out(Decoder::scratch_specs(*model->device, config, model->options, {}, shape));
   std::vector<int32_t> positions;
@@ -53,7 +53,7 @@ std::vector<float> packed_logits(const std::shared_ptr<ModelImpl>& model, const 
   for (size_t d = 0; d + 1 < row.offsets().size(); ++d)
     batch.longest = std::max<int64_t>(batch.longest, row.offsets()[d + 1] - row.offsets()[d]);
   Decoder decoder(model, nullptr, kMaxLength);
-  Buffer x(model->device, static_cast<size_t>(tokens * config.hidden) * dtype_size(compute));
+  Buffer x(model->device, Decoder::hidden_bytes(*model->device, config, compute, tokens));
   decoder.embed(batch, x.data());
   for (int32_t l = 0; l < static_cast<int32_t>(config.layers); ++l)
     decoder.block_forward(l, batch, x.data(), x.data(), saved, scratch);

@@ -45,9 +45,21 @@ inline std::string golden_adapter(const std::string& name) {
   return golden_folder(owner) + "/adapter";
 }
 
-// `isa` null: the best that the machine has; in programs built with LOWRANK_EMULATED_AMX the AMX
-// kernels over emulated tiles, where the machine has AVX-512 to emulate them with; with
-// LOWRANK_MODELLED_FOLDER the CUDA kernels under their execution model.
+// A CPU on which nearly all activations have something between their rows, as those of wide models
+// have on every CPU (row_stride() in backend/device.h).
+inline std::shared_ptr<Device> crowded_cpu(const DeviceOptions& options) {
+  const Device::Opened cpu = Device::open_handle("cpu", options);
+  static const Backend table = [&] {
+    Backend copy = *cpu.backend;
+    copy.crowded_row_bytes = 16;
+    return copy;
+  }();
+  return Device::adopt(table, cpu.handle);
+}
+
+// `isa` null: the best that the machine has, else crowded_cpu() with it; in programs built with
+// LOWRANK_EMULATED_AMX the AMX kernels over emulated tiles, where the machine has AVX-512 to
+// emulate them with; with LOWRANK_MODELLED_FOLDER the CUDA kernels under their execution model.
 inline std::shared_ptr<Device> golden_device(const char* isa, int threads = 2) {
 #ifdef LOWRANK_MODELLED_FOLDER
   if (!isa) return modelled_device();
@@ -55,6 +67,7 @@ inline std::shared_ptr<Device> golden_device(const char* isa, int threads = 2) {
   DeviceOptions options;
   options.threads = threads;
   options.isa = isa;
+  if (isa) return crowded_cpu(options);
   std::shared_ptr<Device> device = Device::open("cpu", options);
 #ifdef LOWRANK_EMULATED_AMX
   if (!isa && cpu::isa_available(cpu::Isa::kAvx512)) {
