@@ -92,6 +92,10 @@ int64_t row_stride(const Device& device, DType dtype, int64_t cols) {
   return crowded > 0 && cols * size % crowded == 0 ? cols + kLineBytes / size : cols;
 }
 
+uint64_t activation_bytes(const Device& device, DType dtype, int64_t rows, int64_t cols) {
+  return static_cast<uint64_t>(rows * row_stride(device, dtype, cols)) * dtype_size(dtype);
+}
+
 DeviceInfo Device::info() const {
   DeviceInfo info;
   check(backend_->describe(handle_, &info), "describe");

@@ -56,6 +56,8 @@ class Device {
 
 // Elements from row to row of activations of `cols` columns on the device.
 int64_t row_stride(const Device& device, DType dtype, int64_t cols);
+// Bytes of `rows` of them.
+uint64_t activation_bytes(const Device& device, DType dtype, int64_t rows, int64_t cols);
 
 // Device memory, 64-byte aligned and zero-filled.
 class Buffer {

@@ -33,7 +33,9 @@ struct BlockSizes {
   const StepShape& shape;
 
   // Bytes of [T, cols] activations, of [T, rank] low-rank products, and of [T, per_token] f32.
-  uint64_t activations(int64_t cols) const { return low_rank(row_stride(device, compute, cols)); }
+  uint64_t activations(int64_t cols) const {
+    return activation_bytes(device, compute, shape.tokens, cols);
+  }
   uint64_t low_rank(int64_t rank) const {
     return static_cast<uint64_t>(shape.tokens * rank) * dtype_size(compute);
   }

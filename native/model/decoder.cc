@@ -141,8 +141,7 @@ void Decoder::block_cached(int32_t layer, const int32_t* positions, int64_t toke
   const ModelConfig& config = model_->config;
   const DType dtype = model_->options.compute;
   const int64_t kv_cols = int64_t{config.kv_heads} * config.head_dim;
-  const size_t past_bytes =
-      static_cast<size_t>(past * row_stride(*model_->device, dtype, kv_cols)) * dtype_size(dtype);
+  const uint64_t past_bytes = activation_bytes(*model_->device, dtype, past, kv_cols);
   if (layer == 0) {
     prepare_rope(past + tokens);
     const int32_t offsets[4] = {0, static_cast<int32_t>(tokens), 0,

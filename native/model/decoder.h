@@ -32,9 +32,6 @@ class Decoder {
   // What a decoder itself holds on the device: the RoPE tables and a few offsets.
   static uint64_t held_bytes(const ModelConfig& config, int64_t max_positions);
 
-  // Bytes of the residual stream [tokens, H] as blocks read and write it.
-  static uint64_t hidden_bytes(const Device& device, const ModelConfig& config, DType compute,
-                               int64_t tokens);
   // Bytes one block keeps between its forward and its backward, beside its input.
   static std::vector<BufferSpec> saved_specs(const Device& device, const ModelConfig& config,
                                              const std::vector<LoraModule>& modules, DType compute,

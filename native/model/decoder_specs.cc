@@ -92,13 +92,6 @@ size_t head_workspace(const Device& device, const ModelConfig& config, const Mod
 
 }  // namespace
 
-uint64_t Decoder::hidden_bytes(const Device& device, const ModelConfig& config, DType compute,
-                               int64_t tokens) {
-  StepShape shape;
-  shape.tokens = tokens;
-  return BlockSizes{device, config, compute, shape}.activations(config.hidden);
-}
-
 std::vector<BufferSpec> Decoder::saved_specs(const Device& device, const ModelConfig& config,
                                              const std::vector<LoraModule>& modules, DType compute,
                                              const StepShape& shape) {

@@ -76,7 +76,7 @@ std::vector<float> forward_logits(const std::shared_ptr<ModelImpl>& impl,
   batch.tokens = count;
   batch.longest = count;
 
-  Buffer x(device, Decoder::hidden_bytes(*device, config, impl->options.compute, count));
+  Buffer x(device, activation_bytes(*device, impl->options.compute, count, config.hidden));
   decoder.embed(batch, x.data());
   for (int32_t layer = 0; layer < static_cast<int32_t>(config.layers); ++layer)
     decoder.block_forward(layer, batch, x.data(), x.data(), saved.set(), scratch.set());

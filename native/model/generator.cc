@@ -32,13 +32,12 @@ GeneratorImpl::GeneratorImpl(std::shared_ptr<ModelImpl> model, std::shared_ptr<A
       chunk_(std::min<int64_t>(kChunk, capacity)) {
   const ModelConfig& config = model_->config;
   const std::shared_ptr<Device>& device = model_->device;
-  const size_t element = dtype_size(model_->options.compute);
+  const DType dtype = model_->options.compute;
   const int64_t kv_cols = int64_t{config.kv_heads} * config.head_dim;
-  const int64_t kv_stride = row_stride(*device, model_->options.compute, kv_cols);
-  layer_bytes_ = static_cast<uint64_t>(capacity_ * kv_stride) * element;
+  layer_bytes_ = activation_bytes(*device, dtype, capacity_, kv_cols);
   layer_bytes_ = (layer_bytes_ + 63) / 64 * 64;
   cache_ = Buffer(device, 2 * layer_bytes_ * static_cast<uint64_t>(config.layers));
-  x_ = Buffer(device, Decoder::hidden_bytes(*device, config, model_->options.compute, chunk_));
+  x_ = Buffer(device, activation_bytes(*device, dtype, chunk_, config.hidden));
   ids_ = Buffer(device, static_cast<size_t>(chunk_) * sizeof(int32_t));
   positions_ = Buffer(device, static_cast<size_t>(chunk_) * sizeof(int32_t));
   device_logits_ = Buffer(device, static_cast<size_t>(config.vocabulary) * sizeof(float));

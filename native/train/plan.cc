@@ -229,7 +229,7 @@ StepPlan make_plan(const PlanRequest& request) {
       Decoder::scratch_specs(*request.device, config, request.model, *request.modules, plan.shape));
 
   const uint64_t x_bytes =
-      Decoder::hidden_bytes(*request.device, config, request.model.compute, plan.shape.tokens);
+      activation_bytes(*request.device, request.model.compute, plan.shape.tokens, config.hidden);
   const auto blocks = static_cast<uint64_t>(config.layers - plan.lowest_layer);
   plan.d_x = layout.add(kActivations, x_bytes);
   for (uint64_t i = 0; i <= blocks; ++i) plan.inputs.push_back(layout.add(kActivations, x_bytes));

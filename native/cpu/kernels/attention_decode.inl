@@ -11,17 +11,15 @@ struct NextWindow {
   const char* line;
   bool second_cache;
 
-  LOWRANK_INLINE void ask() {
+  // Once for each line of a row that is passed by in vectors.
+  template <typename X>
+  LOWRANK_INLINE void ask_at(int64_t i) {
+    if (i * static_cast<int64_t>(sizeof(X)) % 64 != 0) return;
     if (second_cache)
       __builtin_prefetch(line, 0, 2);
     else
       __builtin_prefetch(line, 0, 3);
     line += 64;
-  }
-  // Once for each line of a row that is passed by in vectors.
-  template <typename X>
-  LOWRANK_INLINE void ask_at(int64_t i) {
-    if (i * static_cast<int64_t>(sizeof(X)) % 64 == 0) ask();
   }
 };
 

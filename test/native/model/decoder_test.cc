@@ -44,7 +44,7 @@ TEST(a_workspace_that_is_too_small_is_refused) {
   batch.document_offsets = offsets;
   batch.documents = 1;
   batch.tokens = kTokens;
-  const uint64_t bytes = Decoder::hidden_bytes(*device, model->config, DType::kF32, kTokens);
+  const uint64_t bytes = activation_bytes(*device, DType::kF32, kTokens, model->config.hidden);
   Buffer x(device, bytes), d_x(device, bytes);
   Decoder decoder(model, nullptr, kTokens);
   const LayerGradients gradients = make_gradients(model->config).layers[0];

@@ -53,7 +53,7 @@ std::vector<float> packed_logits(const std::shared_ptr<ModelImpl>& model, const 
   for (size_t d = 0; d + 1 < row.offsets().size(); ++d)
     batch.longest = std::max<int64_t>(batch.longest, row.offsets()[d + 1] - row.offsets()[d]);
   Decoder decoder(model, nullptr, kMaxLength);
-  Buffer x(model->device, Decoder::hidden_bytes(*model->device, config, compute, tokens));
+  Buffer x(model->device, activation_bytes(*model->device, compute, tokens, config.hidden));
   decoder.embed(batch, x.data());
   for (int32_t l = 0; l < static_cast<int32_t>(config.layers); ++l)
     decoder.block_forward(l, batch, x.data(), x.data(), saved, scratch);
