@@ -71,39 +71,39 @@ class Upcoming {
 // registers. Few instructions and no branches that are hard to predict: the processor has to stay
 // ahead of the tiles.
 struct Steps {
-  // Lines of memory in order.
-  const char* lines = nullptr;
-  int64_t lines_left = 0, lines_a_step = 0;
-  // Rows of the output that are asked for; `out_second` bytes on there may be a second line.
-  const char* out = nullptr;
-  int64_t out_stride = 0, out_left = 0, out_second = 0;
-  // Sums [rows][2 kLanes] that become rows of the output, plus the addend's (null: none).
-  const float* sums = nullptr;
+  static constexpr int64_t kRows = 2, kLines = 4;  // of a step
+  // Runs of memory, `run_stride` bytes apart, each a multiple of kLines lines.
+  const char *line = nullptr, *run_end = nullptr;
+  int64_t run_bytes = 0, run_stride = 0, runs_left = 0;  // after this one
+  // Rows of the output that are asked for, `to_stride` elements apart.
+  const BF16 *out = nullptr, *out_end = nullptr;
+  // Sums [rows][2 kLanes], a multiple of kRows, that become rows of the output, plus the addend's
+  // (null: none).
+  const float *sums = nullptr, *sums_end = nullptr;
   BF16* to = nullptr;
+  int64_t to_stride = 0, addend_stride = 0;
   const BF16* addend = nullptr;
-  int64_t to_stride = 0, addend_stride = 0, rows_left = 0;
-  int64_t rows_a_step = 2;  // of both kinds
-
-  // Rows of `bytes` bytes that the output will go to.
-  LOWRANK_INLINE void ask_for(const char* at, int64_t stride, int64_t rows, int64_t bytes) {
-    out = at, out_stride = stride, out_left = rows;
-    out_second = bytes > 64 ? 64 : 0;
-  }
 
   LOWRANK_INLINE void operator()() {
-    for (int64_t i = smaller(lines_a_step, lines_left); i > 0; --i, lines += 64)
-      __builtin_prefetch(lines, 0, 2);
-    lines_left -= lines_a_step;
-    for (int64_t i = smaller(rows_a_step, out_left); i > 0; --i, out += out_stride) {
-      __builtin_prefetch(out, 1);
-      __builtin_prefetch(out + out_second, 1);
+    if (line != run_end) {
+      for (int64_t i = 0; i < kLines; ++i) __builtin_prefetch(line + i * 64, 0, 2);
+      line += kLines * 64;
+      if (line == run_end && runs_left > 0) {
+        --runs_left;
+        run_end += run_stride;
+        line = run_end - run_bytes;
+      }
     }
-    out_left -= rows_a_step;
-    finish(rows_a_step);
+    if (out != out_end) {
+      for (int64_t i = 0; i < kRows; ++i) __builtin_prefetch(out + i * to_stride, 0, 2);
+      out += kRows * to_stride;
+    }
+    if (sums != sums_end) finish();
   }
 
-  LOWRANK_INLINE void finish(int64_t most) {
-    for (int64_t i = smaller(most, rows_left); i > 0; --i, sums += 2 * kLanes, to += to_stride) {
+  // kRows rows go to the output.
+  LOWRANK_INLINE void finish() {
+    for (int64_t i = 0; i < kRows; ++i, sums += 2 * kLanes, to += to_stride) {
       F32 low = load(sums), high = load(sums + kLanes);
       if (addend) {
         low = low + load(addend);
@@ -112,6 +112,5 @@ struct Steps {
       }
       store_two(to, low, high);
     }
-    rows_left -= most;
   }
 };

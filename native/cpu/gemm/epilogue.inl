@@ -98,46 +98,51 @@ struct Meanwhile {
   float* sums = nullptr;  // [rows][P::kCols]
   Steps steps;
 
-  // Tiles of so many steps follow.
-  void begin(const Epilogue* given, int64_t tile_steps) {
-    epilogue = given;
-    steps.rows_a_step = (P::kRows + tile_steps - 1) / larger(1, tile_steps);
-  }
-
   // The sums that wait go to the output, and these wait: [count, columns] at (to_row, to_col).
   LOWRANK_INLINE void next(int64_t to_row, int64_t to_col, int64_t count, int64_t columns,
                            float* from) {
     finish();
     const Epilogue& e = *epilogue;
-    if (columns == P::kCols && e.is_plain(DType::kBF16)) {
-      steps.sums = from;
-      steps.rows_left = count;
-      steps.to = static_cast<BF16*>(e.out) + to_row * e.row_stride + to_col;
-      steps.to_stride = e.row_stride;
-      steps.addend = e.accumulate ? steps.to : nullptr;
-      steps.addend_stride = e.row_stride;
-      if (!e.residual) return;
-      steps.addend_stride = e.residual->stride;
-      steps.addend =
-          static_cast<const BF16*>(e.residual->data) + to_row * steps.addend_stride + to_col;
+    if (!is_plain_tile(count, columns)) {
+      row = to_row, col = to_col, rows = count, cols = columns, sums = from;
       return;
     }
-    row = to_row, col = to_col, rows = count, cols = columns, sums = from;
+    steps.sums = from;
+    steps.sums_end = from + count * P::kCols;
+    steps.to = static_cast<BF16*>(e.out) + to_row * e.row_stride + to_col;
+    steps.to_stride = e.row_stride;
+    steps.addend = e.accumulate ? steps.to : nullptr;
+    steps.addend_stride = e.row_stride;
+    if (!e.residual) return;
+    steps.addend_stride = e.residual->stride;
+    steps.addend =
+        static_cast<const BF16*>(e.residual->data) + to_row * steps.addend_stride + to_col;
   }
   LOWRANK_INLINE void finish() {
-    if (steps.rows_left > 0) steps.finish(steps.rows_left);
+    while (steps.sums != steps.sums_end) steps.finish();
     if (rows > 0) finish_tile_of<P>(*epilogue, row, col, rows, cols, sums);
     rows = 0;
   }
 
-  // Asks for memory over about so many steps.
-  void ask_over(const void* from, int64_t bytes, int64_t count) {
-    steps.lines = static_cast<const char*>(from);
-    steps.lines_left = (bytes + 63) / 64;
-    steps.lines_a_step = (steps.lines_left + count - 1) / larger(1, count);
+  // Asks for runs of memory from the next step on.
+  void ask_for(const void* from, int64_t bytes, int64_t stride, int64_t runs) {
+    steps.line = static_cast<const char*>(from);
+    steps.run_bytes = round_up(bytes, Steps::kLines * 64);
+    steps.run_end = steps.line + steps.run_bytes;
+    steps.run_stride = stride;
+    steps.runs_left = runs - 1;
   }
+  // And for the lines that a tile will go to.
   LOWRANK_INLINE void ask_for(int64_t to_row, int64_t to_col, int64_t count, int64_t columns) {
-    const auto runs = epilogue->runs_at(to_row, to_col, count, columns);
-    steps.ask_for(runs.at, runs.stride, runs.rows, runs.bytes);
+    steps.out = steps.out_end = nullptr;
+    if (!is_plain_tile(count, columns)) return;
+    const Epilogue& e = *epilogue;
+    steps.out = static_cast<const BF16*>(e.out) + to_row * e.row_stride + to_col;
+    steps.out_end = steps.out + count * e.row_stride;
+  }
+
+ private:
+  LOWRANK_INLINE bool is_plain_tile(int64_t count, int64_t columns) const {
+    return columns == P::kCols && count % Steps::kRows == 0 && epilogue->is_plain(DType::kBF16);
   }
 };

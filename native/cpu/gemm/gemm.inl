@@ -17,7 +17,8 @@
 //   product.inl     operands, tiles and tasks of a blocked product
 //   product_blocks.inl   blocking for the first cache
 //   product_strips.inl   blocking for both caches
-//   thin.inl        products with few rows over bf16 that is read where it stands (AVX512_BF16)
+//   thin.inl        products with few rows over bf16 that is read where it stands
+//   thin_bf16.inl thin_amx.inl   on the vector units, in tiles
 //   few_rows_unit.inl    taking a weight's words apart for
 //   few_rows.inl    products with a handful of rows (generation), without packing
 //   linear*.inl head_loss*.inl   the operations
@@ -82,8 +83,13 @@ using Products = F32Policy;
 #include "cpu/gemm/epilogue.inl"
 #include "cpu/gemm/product.inl"
 #include "cpu/gemm/product_blocks.inl"
-#ifdef LOWRANK_BF16_UNIT
+#ifdef LOWRANK_BF16_PRODUCTS
 #include "cpu/gemm/thin.inl"
+#ifdef LOWRANK_AMX
+#include "cpu/gemm/thin_amx.inl"
+#else
+#include "cpu/gemm/thin_bf16.inl"
+#endif
 #endif
 #include "cpu/gemm/product_strips.inl"
 #include "cpu/gemm/few_rows_unit.inl"
@@ -96,18 +102,23 @@ using Products = F32Policy;
 // clang-format on
 
 #ifdef LOWRANK_AMX
+struct alignas(64) Halves {
+  uint16_t elements[kTile];
+  Halves() {
+    for (uint16_t& element : elements) element = 0x3f00;  // 0.5
+  }
+};
 // Tile products with every operand in a tile (cpu/kernels/peak.inl). Returns the FLOPs done.
 int64_t tile_loop(int64_t rounds) {
   const TileScope scope;
   (void)scope;
-  LOWRANK_TILE_ZERO(0);
-  LOWRANK_TILE_ZERO(1);
-  LOWRANK_TILE_ZERO(2);
-  LOWRANK_TILE_ZERO(3);
-  LOWRANK_TILE_ZERO(4);
-  LOWRANK_TILE_ZERO(5);
-  LOWRANK_TILE_ZERO(6);
-  LOWRANK_TILE_ZERO(7);
+  // Zeros would be multiplied faster than any data: they take less power, so the clock is higher.
+  static const Halves halves;
+  TileProduct<2, 2>::begin(nullptr, 0);
+  LOWRANK_TILE_LOAD(4, halves.elements, 64);
+  LOWRANK_TILE_LOAD(5, halves.elements, 64);
+  LOWRANK_TILE_LOAD(6, halves.elements, 64);
+  LOWRANK_TILE_LOAD(7, halves.elements, 64);
   for (int64_t i = 0; i < rounds * 16; ++i) {
     LOWRANK_TILE_MULTIPLY(0, 4, 6);
     LOWRANK_TILE_MULTIPLY(1, 4, 7);

@@ -179,18 +179,17 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
     for (int64_t h = 0; h < hidden; h += kColBlock) {
       const int64_t cols = smaller(kColBlock, hidden - h);
       P::pack_right({source_of(op.weight), false}, h, cols, word, count, right);
-      for (int64_t c = 0; c < cols; c += P::kCols)
-        for (int64_t r = 0; r < rows; r += P::kRows) {
-          const typename P::Factors factors{probabilities + r * padded, padded, right + c * padded,
-                                            P::kCols, padded};
-          float* to = gradient + sums_at<P>(r, h + c, cut.padded_hidden);
-          if constexpr (!P::kStrips) {
-            side.count = 0;
-            upcoming.give(side, lines);
-          }
-          P::template multiply<false>(&factors, 1, rows - r, cols - c, to, P::kCols, to, P::kCols,
-                                      side);
+      for_each_tile<P>(rows, cols, [&](int64_t r, int64_t c) {
+        const typename P::Factors factors{probabilities + r * padded, padded, right + c * padded,
+                                          P::kCols, padded};
+        float* to = gradient + sums_at<P>(r, h + c, cut.padded_hidden);
+        if constexpr (!P::kStrips) {
+          side.count = 0;
+          upcoming.give(side, lines);
         }
+        P::multiply(&factors, 1, rows - r, cols - c, to, P::kCols, to,
+                                         P::kCols, side);
+      });
     }
   }
 }

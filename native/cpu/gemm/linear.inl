@@ -46,7 +46,7 @@ PackedLeft<P> pack_rows_of_segment(CpuDevice& device, Source source, const LoraS
 // The left operand of an adapter's gradients, [rank, rows].
 template <typename P>
 int64_t adapter_left_bytes(int64_t rank, int64_t rows) {
-#ifdef LOWRANK_BF16_UNIT
+#ifdef LOWRANK_BF16_PRODUCTS
   return larger(packed_left_bytes<P>(rank, rows), thin_left_bytes(rows));
 #else
   return packed_left_bytes<P>(rank, rows);
@@ -79,21 +79,12 @@ LOWRANK_INLINE bool any_dropout(const LoraSegment* segments, int32_t count) {
   return false;
 }
 
-// The depth that the adapters' terms have together.
-template <typename P, typename Op>
-int64_t depth_of_segments(const Op& op) {
-  int64_t depth = 0;
-  for (int32_t i = 0; i < op.segment_count; ++i) depth += padded_depth<P>(op.segments[i].rank);
-  return depth;
-}
-
 // Whether the product with the weight computes the adapter's x A^T (or d_y B) on its way.
 template <typename P, typename Op>
-bool projects(const Op& op, int64_t tokens, int64_t depth) {
+bool projects(const Op& op, int64_t tokens) {
   return P::kStrips && op.segment_count == 1 && op.segments[0].row_begin == 0 &&
          op.segments[0].row_end == tokens && op.segments[0].rank <= kMostProjected &&
-         op.segments[0].dropout <= 0 &&
-         strip_cols<P>(padded_depth<P>(depth) + depth_of_segments<P>(op)) > 0;
+         op.segments[0].dropout <= 0;
 }
 
 template <typename P>

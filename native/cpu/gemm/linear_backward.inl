@@ -17,7 +17,7 @@ void adapter_gradients(CpuDevice& device, const LinearBackward& op, const LoraSe
   epilogue.accumulate = true;
   // out [rank, cols] = left^T x right.
   const auto multiply_rows = [&](const Source& left, const Source& right, int64_t cols) {
-#ifdef LOWRANK_BF16_UNIT
+#ifdef LOWRANK_BF16_PRODUCTS
     if (is_thin(right, rank, cols)) {
       multiply_thin(device, left, right, rank, rows, cols, epilogue, packed);
       return;
@@ -129,7 +129,7 @@ void linear_backward(CpuDevice& device, const LinearBackward& op) {
       larger(packed_left_bytes<P>(edge_rows, out), packed_left_bytes<P>(out, tokens)));
   if (op.d_x.data || op.segment_count > 0) {
     const PackedLeft<P> left = pack_left<P>(device, d_y, 0, tokens, out, packed_d_y);
-    const bool projected = op.d_x.data && projects<P>(op, tokens, out);
+    const bool projected = op.d_x.data && projects<P>(op, tokens);
     for (int32_t i = 0; !projected && i < op.segment_count; ++i) {
       const LoraSegment& segment = op.segments[i];
       if (segment.row_begin == segment.row_end) continue;

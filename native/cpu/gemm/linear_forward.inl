@@ -92,7 +92,7 @@ void linear_forward(CpuDevice& device, const LinearForward& op) {
   const PackedLeft<P> left = pack_left<P>(device, {x, false}, 0, tokens, in, packed_x);
   int64_t count = 0;
   terms[count++] = {left, {source_of(op.weight), true}, 0, tokens};
-  if (projects<P>(op, tokens, in)) {
+  if (projects<P>(op, tokens)) {
     const LoraSegment& segment = op.segments[0];
     const Projection projection{{source_of(segment.a, in), true}, segment.scale, op.xa};
     terms[count++] = projected_term<P>(projection, {source_of(segment.b, segment.rank), true},

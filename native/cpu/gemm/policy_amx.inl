@@ -29,24 +29,20 @@ struct AmxPolicy : BF16Packing<kPanel, 32> {
            reinterpret_cast<uintptr_t>(left.source.data) % 64 == 0;
   }
 
-  // As F32Policy::multiply, in whole tiles: what isn't needed of one is zero.
-  template <bool kStreamRight>
+  // As F32Policy::multiply, in whole tiles: what isn't needed of one is zero. Right panels pass by
+  // while the left one stays in the first cache.
   static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                        const float* from, int64_t from_stride, float* to, int64_t to_stride,
                        Steps& side) {
     if (rows > 16)
-      cols > 16 ? multiply_tiles<2, 2, kStreamRight>(factors, count, from, from_stride, to,
-                                                     to_stride, side)
-                : multiply_tiles<2, 1, kStreamRight>(factors, count, from, from_stride, to,
-                                                     to_stride, side);
+      cols > 16 ? multiply_tiles<2, 2>(factors, count, from, from_stride, to, to_stride, side)
+                : multiply_tiles<2, 1>(factors, count, from, from_stride, to, to_stride, side);
     else
-      cols > 16 ? multiply_tiles<1, 2, kStreamRight>(factors, count, from, from_stride, to,
-                                                     to_stride, side)
-                : multiply_tiles<1, 1, kStreamRight>(factors, count, from, from_stride, to,
-                                                     to_stride, side);
+      cols > 16 ? multiply_tiles<1, 2>(factors, count, from, from_stride, to, to_stride, side)
+                : multiply_tiles<1, 1>(factors, count, from, from_stride, to, to_stride, side);
   }
 
-  template <int kRowTiles, int kColTiles, bool kStreamRight>
+  template <int kRowTiles, int kColTiles>
   LOWRANK_INLINE static void multiply_tiles(const Factors* factors, int count, const float* from,
                                             int64_t from_stride, float* to, int64_t to_stride,
                                             Steps& side) {
@@ -54,8 +50,8 @@ struct AmxPolicy : BF16Packing<kPanel, 32> {
     Steps steps = side;
     Product::begin(from, from_stride);
     for (; count > 0; --count, ++factors)
-      Product::template add<kStreamRight>(left_rows(factors->left, factors->left_stride),
-                                          factors->right, factors->depth, steps);
+      Product::template add<true>(left_rows(factors->left, factors->left_stride), factors->right,
+                                  factors->depth, steps);
     Product::end(to, to_stride);
     side = steps;
   }

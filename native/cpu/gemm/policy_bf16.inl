@@ -28,7 +28,6 @@ struct BF16Policy : BF16Packing<12, 64> {  // 24 of 32 registers accumulate
            left.source.stride % 2 == 0 && left.source.stride * 2 % (2 * kSetBytes) != 0;
   }
 
-  template <bool kStreamRight>
   LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                                       const float* from, int64_t from_stride, float* to,
                                       int64_t to_stride, const Ahead& ahead) {

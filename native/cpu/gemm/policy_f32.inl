@@ -164,7 +164,6 @@ struct F32Policy {
   // to [rows, cols] = from (null: 0) + the products' sum, for the first `rows` of kRows and `cols`
   // of kCols; more of `to` may be written, up to the panel's size. `ahead`: lines that are asked for
   // meanwhile.
-  template <bool kStreamRight>
   LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                                       const float* from, int64_t from_stride, float* to,
                                       int64_t to_stride, const Ahead& ahead) {

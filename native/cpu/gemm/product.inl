@@ -123,6 +123,19 @@ template <typename P>
 constexpr int64_t kChainDepth = P::kDepthBlock + 64;
 static_assert(kChainDepth<Products> / Products::kDepthStep / kAheadSteps <= Ahead::kLines);
 
+// Calls body(row, col) for the tiles of some rows and columns. The operand that passes by is the
+// streamed one: right panels where a row panel stays in the first cache, or the other way round.
+template <typename P, typename Body>
+LOWRANK_INLINE void for_each_tile(int64_t rows, int64_t cols, const Body& body) {
+  if constexpr (P::kStrips) {
+    for (int64_t r = 0; r < rows; r += P::kRows)
+      for (int64_t c = 0; c < cols; c += P::kCols) body(r, c);
+  } else {
+    for (int64_t c = 0; c < cols; c += P::kCols)
+      for (int64_t r = 0; r < rows; r += P::kRows) body(r, c);
+  }
+}
+
 // Adds the pieces' shares to the sums, [column panel][row][P::kCols], or begins them. `last`: each
 // tile's sums go to the output from row `output_row` on, while they are in the first cache, and not
 // to `sums`. Meanwhile `upcoming` is asked for.
@@ -138,43 +151,39 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
   const int64_t lines = upcoming.lines_per_tile(padded_rows / P::kRows *
                                                 (round_up(cols, P::kCols) / P::kCols));
   const bool in_place = !P::kStrips && epilogue && epilogue->is_plain(DType::kF32);
-  for (int64_t c = 0; c < cols; c += P::kCols) {
-    for (int64_t r = 0; r < rows; r += P::kRows) {
-      const int64_t row = first_row + r, skipped = larger(0, output_row - row);
-      const int64_t tile_rows = smaller(P::kRows, rows - r) - skipped;
-      const int64_t tile_cols = smaller(P::kCols, cols - c);
-      typename P::Factors factors[kChain];
-      int used = 0;
-      for (int i = 0; i < count; ++i)
-        if (panels[i].covers(row))
-          factors[used++] = panels[i].at(first_panel + r / P::kRows, c / P::kCols);
-      if (used == 0 && !last) continue;
-      float* at = sums + c * padded_rows + r * P::kCols;
-      const bool direct =
-          in_place && skipped == 0 && tile_cols == P::kCols && tile_rows % P::kRowStep == 0;
-      const float* from = begin ? nullptr : at;
-      int64_t from_stride = P::kCols, to_stride = P::kCols;
-      float* to = at;
-      if (direct && begin) from = epilogue->begin_at(row, first_col + c, &from_stride);
-      if (direct && last) to = epilogue->out_at(row, first_col + c), to_stride = epilogue->row_stride;
-      if (!direct && last) to = tile;
-      const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
-                             : Epilogue::Runs{};
-      if constexpr (P::kStrips) {
-        side.ask_for(runs.at, runs.stride, runs.rows, runs.bytes);
-      } else {
-        side.count = 0;
-        for (int64_t byte = 0; byte < runs.bytes; byte += 64)
-          side.add(runs.at + byte, runs.stride, runs.rows);
-        upcoming.give(side, lines);
-      }
-      P::template multiply<false>(factors, used, rows - r, cols - c, from, from_stride, to,
-                                  to_stride, side);
-      if (last && !direct)
-        finish_tile_of<P>(*epilogue, row + skipped, first_col + c, tile_rows, tile_cols,
-                          to + skipped * P::kCols);
+  for_each_tile<P>(rows, cols, [&](int64_t r, int64_t c) {
+    const int64_t row = first_row + r, skipped = larger(0, output_row - row);
+    const int64_t tile_rows = smaller(P::kRows, rows - r) - skipped;
+    const int64_t tile_cols = smaller(P::kCols, cols - c);
+    typename P::Factors factors[kChain];
+    int used = 0;
+    for (int i = 0; i < count; ++i)
+      if (panels[i].covers(row))
+        factors[used++] = panels[i].at(first_panel + r / P::kRows, c / P::kCols);
+    if (used == 0 && !last) return;
+    float* at = sums + c * padded_rows + r * P::kCols;
+    const bool direct =
+        in_place && skipped == 0 && tile_cols == P::kCols && tile_rows % P::kRowStep == 0;
+    const float* from = begin ? nullptr : at;
+    int64_t from_stride = P::kCols, to_stride = P::kCols;
+    float* to = at;
+    if (direct && begin) from = epilogue->begin_at(row, first_col + c, &from_stride);
+    if (direct && last) to = epilogue->out_at(row, first_col + c), to_stride = epilogue->row_stride;
+    if (!direct && last) to = tile;
+    const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
+                           : Epilogue::Runs{};
+    if constexpr (!P::kStrips) {
+      side.count = 0;
+      for (int64_t byte = 0; byte < runs.bytes; byte += 64)
+        side.add(runs.at + byte, runs.stride, runs.rows);
+      upcoming.give(side, lines);
     }
-  }
+    P::multiply(factors, used, rows - r, cols - c, from, from_stride, to,
+                                     to_stride, side);
+    if (last && !direct)
+      finish_tile_of<P>(*epilogue, row + skipped, first_col + c, tile_rows, tile_cols,
+                        to + skipped * P::kCols);
+  });
 }
 
 // How a product is cut into tasks: strips of columns x blocks of rows.

@@ -5,13 +5,23 @@
 // packed once, whatever the rows, and outputs are written in runs as long as a strip.
 
 constexpr int64_t kStripBytes = int64_t{1} << 20;  // of a packed strip
-constexpr int64_t kMostStripCols = 512;
-
-// Columns of a strip whose terms have this depth together; 0 if the second cache can't hold any.
+constexpr int64_t kMostStripCols = 512, kLeastStripCols = 160;
+// Of a strip too deep for that the depth is cut into slabs, between which its sums stay there too.
+// A slab holds two blocks of depth, and an adapter's rank behind the last ones.
+constexpr int64_t kSlabCols = 256, kSlabRows = 512;
 template <typename P>
-int64_t strip_cols(int64_t depth) {
-  const int64_t fitting = kStripBytes / (depth * static_cast<int64_t>(sizeof(typename P::Packed)));
-  return smaller(kMostStripCols, fitting / P::kCols * P::kCols);
+constexpr int64_t kSlabDepth = 2 * P::kDepthBlock + 64;
+
+// The size of a task whose terms have this depth together.
+struct StripSize {
+  int64_t cols, rows, depth;  // depth: of a slab
+};
+template <typename P>
+StripSize strip_size(int64_t rows, int64_t depth) {
+  constexpr int64_t kSize = static_cast<int64_t>(sizeof(typename P::Packed));
+  const int64_t fitting = kStripBytes / (depth * kSize) / P::kCols * P::kCols;
+  if (fitting >= kLeastStripCols) return {smaller(kMostStripCols, fitting), rows, depth};
+  return {kSlabCols, kSlabRows, kSlabDepth<P>};
 }
 
 constexpr int64_t kMostProjected = 64;  // rank of a projection
@@ -21,11 +31,12 @@ template <typename P>
 struct StripMemory {
   using Packed = typename P::Packed;
   static constexpr int64_t kRight = kStripBytes / static_cast<int64_t>(sizeof(Packed));
-  float sums[P::kRows * kMostStripCols];        // tiles that wait for more depth
-  float projection[P::kRows * kMostProjected];  // [column panel][P::kRows][P::kCols]
-  Packed projected[P::kRows * kMostProjected];  // the same as a left panel
+  // Of each row panel that waits for more depth, [column panel][P::kRows][P::kCols].
+  float sums[kSlabRows * kSlabCols];
+  float projection[kSlabRows * kMostProjected];
+  Packed projected[P::kRows * kMostProjected];  // a projection as a left panel
   Packed right[kRight];                         // [block of depth][column panel][a right panel]
-  Packed projection_right[kMostProjected * kRight / P::kCols];
+  Packed projection_right[kMostProjected * kRight / kLeastStripCols];
 };
 
 // One strip of columns and some rows.
@@ -36,6 +47,7 @@ struct StripTask {
 
   const Term<P>* terms = nullptr;
   int64_t term_count = 0, first_row = 0, end_row = 0, output_row = 0, first_col = 0, cols = 0;
+  int64_t slab_depth = 0;
   bool keeps_projection = false;  // one strip of each row writes it down
   const Epilogue* epilogue = nullptr;
   StripMemory<P>& memory;
@@ -56,7 +68,7 @@ struct StripTask {
   // Blocks whose shares of a tile are added before it goes to memory.
   struct Chain {
     Block blocks[kChain];
-    int count = 0;
+    int count = 0, slab = 0;
     bool begin = true, last = false;
   };
 
@@ -64,18 +76,25 @@ struct StripTask {
   template <typename Body>
   LOWRANK_INLINE void for_each_chain(const Body& body) const {
     Chain chain;
-    int64_t used = 0;
+    int64_t used = 0, slab_used = 0;
     Packed *right = memory.right, *down = memory.projection_right;
     for (int64_t t = 0; t < term_count; ++t) {
       const Term<P>& term = terms[t];
       const int64_t most = depth_block(term.left.depth, P::kDepthBlock);
       for (int64_t k0 = 0; k0 < term.left.depth; k0 += most) {
         const int64_t depth = smaller(most, term.left.depth - k0), padded = padded_depth<P>(depth);
-        if (chain.count == kChain || (chain.count > 0 && used + padded > kChainDepth<P>)) {
+        const bool next_slab = slab_used > 0 && slab_used + padded > slab_depth;
+        if (next_slab || chain.count == kChain ||
+            (chain.count > 0 && used + padded > kChainDepth<P>)) {
           body(chain);
           chain.begin = false;
           chain.count = 0;
           used = 0;
+        }
+        if (next_slab) {
+          ++chain.slab;
+          slab_used = 0;
+          right = memory.right, down = memory.projection_right;
         }
         Block& block = chain.blocks[chain.count++];
         block.term = &term, block.k0 = k0, block.depth = depth;
@@ -89,6 +108,7 @@ struct StripTask {
         right += padded * round_up(cols, P::kCols);
         down += padded * round_up(rank, P::kCols);
         used += padded;
+        slab_used += padded;
       }
     }
     chain.last = true;
@@ -96,47 +116,62 @@ struct StripTask {
   }
 
   void run() {
-    int64_t depth = 0;
-    for (int64_t t = 0; t < term_count; ++t) {
+    for (int64_t t = 0; t < term_count; ++t)
       if (terms[t].projection) projection = terms[t].projection, rank = terms[t].left.depth;
-      depth += padded_depth<P>(terms[t].left.depth);
+    meanwhile.epilogue = epilogue;
+    int slabs = 0;
+    for_each_chain([&](const Chain& chain) { slabs = chain.slab + 1; });
+    for (int slab = 0; slab < slabs; ++slab) {
+      for_each_chain([&](const Chain& chain) {
+        if (chain.slab == slab) pack(chain);
+      });
+      for (int64_t row = first_row; row < end_row; row += P::kRows)
+        run_panel(row, slab, slabs > 1);
     }
-    meanwhile.begin(epilogue, smaller(depth, P::kDepthBlock) / P::kDepthUnit);
-    for_each_chain([&](const Chain& chain) {
-      for (int i = 0; i < chain.count; ++i) {
-        const Block& block = chain.blocks[i];
-        P::pack_right(block.term->right, first_col, cols, block.k0, block.depth, block.right);
-        if (projection && block.term == terms)
-          P::pack_right(projection->right, 0, rank, block.k0, block.depth, block.down);
-      }
-    });
-    for (int64_t row = first_row; row < end_row; row += P::kRows) run_panel(row);
     meanwhile.finish();
   }
 
-  // The strip's panels pass by a block of one row panel.
-  void run_panel(int64_t row) {
-    if (row + P::kRows < end_row) ask_for_panel(row + P::kRows);
+  void pack(const Chain& chain) {
+    for (int i = 0; i < chain.count; ++i) {
+      const Block& block = chain.blocks[i];
+      P::pack_right(block.term->right, first_col, cols, block.k0, block.depth, block.right);
+      if (projection && block.term == terms)
+        P::pack_right(projection->right, 0, rank, block.k0, block.depth, block.down);
+    }
+  }
+
+  // A slab's panels pass by a block of one row panel.
+  void run_panel(int64_t row, int slab, bool waits) {
+    const int64_t panel = waits ? row - first_row : 0;
+    float* sums = memory.sums + panel * round_up(cols, P::kCols);
+    float* projection_sums = memory.projection + panel * round_up(rank, P::kCols);
+    bool asked = row + P::kRows >= end_row;
     for_each_chain([&](const Chain& chain) {
+      if (chain.slab != slab) return;
+      const int64_t rows = smaller(P::kRows, end_row - row);
+      if (!asked) ask_for_panel(row + P::kRows, chain.blocks[0].k0);
+      asked = true;
       for (int i = 0; projection && i < chain.count; ++i) {
         const Block& block = chain.blocks[i];
         if (block.term != terms) continue;
-        const int64_t rows = smaller(P::kRows, end_row - row);
-        project(block, row, rows);
-        if (block.k0 + block.depth == terms[0].left.depth) keep_projected(row, rows);
+        project(block, row, rows, projection_sums);
+        if (block.k0 + block.depth == terms[0].left.depth)
+          keep_projected(row, rows, projection_sums);
       }
-      for (int64_t c = 0; c < cols; c += P::kCols) multiply(chain, row, c, memory.sums + c * P::kRows);
+      for (int64_t c = 0; c < cols; c += P::kCols) multiply(chain, row, c, sums + c * P::kRows);
     });
   }
 
   // The first term's rows come from beyond the second cache while those before them are multiplied.
-  void ask_for_panel(int64_t row) {
+  void ask_for_panel(int64_t row, int64_t k0) {
+    constexpr int64_t kSize = static_cast<int64_t>(sizeof(Packed));
     const PackedLeft<P>& left = terms[0].left;
-    const int64_t panel = P::kRows * left.row_stride;
-    const int64_t tiles_in_row = (cols + P::kCols - 1) / P::kCols;
-    meanwhile.ask_over(left.data + (row / P::kRows - left.first_panel) * panel,
-                       panel * static_cast<int64_t>(sizeof(Packed)),
-                       tiles_in_row * padded_depth<P>(left.depth) / P::kDepthUnit);
+    const int64_t first = row - left.first_panel * P::kRows;
+    const int64_t depth = smaller(slab_depth, left.depth - k0);
+    const bool whole = depth == left.depth;
+    meanwhile.ask_for(left.data + first * left.row_stride + k0,
+                      (whole ? P::kRows * left.row_stride : depth) * kSize,
+                      left.row_stride * kSize, whole ? 1 : P::kRows);
   }
 
   // A tile's sums of a chain; after the last one they go to the output during the next tile.
@@ -150,7 +185,7 @@ struct StripTask {
         factors[used++] = chain.blocks[i].panels.at(row / P::kRows, c / P::kCols);
     float* to = chain.last ? tiles[turn] : sums;
     if (chain.last) meanwhile.ask_for(row + skipped, first_col + c, rows - skipped, out_cols);
-    P::template multiply<true>(factors, used, rows, cols - c, chain.begin ? nullptr : sums,
+    P::multiply(factors, used, rows, cols - c, chain.begin ? nullptr : sums,
                                P::kCols, to, P::kCols, meanwhile.steps);
     if (!chain.last) return;
     meanwhile.next(row + skipped, first_col + c, rows - skipped, out_cols, to + skipped * P::kCols);
@@ -158,32 +193,32 @@ struct StripTask {
   }
 
   // A block's share of a row panel's projection.
-  void project(const Block& block, int64_t row, int64_t rows) {
+  void project(const Block& block, int64_t row, int64_t rows, float* projection_sums) {
     typename P::Factors factors = block.panels.at(row / P::kRows, 0);
     for (int64_t c = 0; c < rank; c += P::kCols) {
       factors.right = block.down + c * factors.depth;
-      float* sums = memory.projection + c * P::kRows;
-      P::template multiply<true>(&factors, 1, rows, rank - c, block.k0 > 0 ? sums : nullptr,
+      float* sums = projection_sums + c * P::kRows;
+      P::multiply(&factors, 1, rows, rank - c, block.k0 > 0 ? sums : nullptr,
                                  P::kCols, sums, P::kCols, meanwhile.steps);
     }
   }
 
-  void keep_projected(int64_t row, int64_t rows) {
+  void keep_projected(int64_t row, int64_t rows, float* sums) {
     if (rows < P::kRows) __builtin_memset(memory.projected, 0, sizeof memory.projected);
     if (projection->out.dtype == DType::kBF16)
-      keep_projected_as<BF16>(row, rows);
+      keep_projected_as<BF16>(row, rows, sums);
     else
-      keep_projected_as<float>(row, rows);
+      keep_projected_as<float>(row, rows, sums);
   }
 
   template <typename T>
-  void keep_projected_as(int64_t row, int64_t rows) {
+  void keep_projected_as(int64_t row, int64_t rows, float* sums) {
     const Matrix& out = projection->out;
     const int64_t padded = round_up(rank, P::kCols);
     for (int64_t c = 0; c < rank; c += kLanes)
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t count = smaller(kLanes, rank - c);
-        float* from = memory.projection + (c / P::kCols * P::kRows + i) * P::kCols + c % P::kCols;
+        float* from = sums + (c / P::kCols * P::kRows + i) * P::kCols + c % P::kCols;
         T rounded[kLanes];
         store(rounded, load(from));
         if (keeps_projection) {
@@ -199,7 +234,7 @@ struct StripTask {
       }
     for (int64_t c = 0; c < rank; c += P::kCols)
       for (int64_t i = 0; i < rows; ++i) {
-        const float* from = memory.projection + (c / P::kCols * P::kRows + i) * P::kCols;
+        const float* from = sums + (c / P::kCols * P::kRows + i) * P::kCols;
         P::put_left(memory.projected, padded, i, c, load(from), load(from + kLanes));
       }
   }
@@ -207,9 +242,12 @@ struct StripTask {
 
 template <typename P>
 void multiply_strips(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64_t row_begin,
-                     int64_t row_end, int64_t cols, int64_t most_cols, const Epilogue& epilogue) {
+                     int64_t row_end, int64_t cols, const Epilogue& epilogue) {
+  int64_t depth = 0;
+  for (int64_t t = 0; t < term_count; ++t) depth += padded_depth<P>(terms[t].left.depth);
   const int64_t origin = row_begin / P::kRows * P::kRows;
-  const Cut cut = cut_product<P>(row_end - origin, cols, P::kCols, row_end - origin, most_cols,
+  const StripSize size = strip_size<P>(row_end - origin, depth);
+  const Cut cut = cut_product<P>(row_end - origin, cols, P::kCols, size.rows, size.cols,
                                  device.pool.size());
   device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
@@ -222,6 +260,7 @@ void multiply_strips(CpuDevice& device, const Term<P>* terms, int64_t term_count
     strip.end_row = smaller(first_row + cut.block_rows, row_end);
     strip.first_col = first_col, strip.cols = smaller(cut.strip_cols, cols - first_col);
     strip.keeps_projection = first_col == 0;
+    strip.slab_depth = size.depth;
     strip.epilogue = &epilogue;
     strip.run();
   });
@@ -233,16 +272,11 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
               int64_t row_end, int64_t cols, const Epilogue& epilogue) {
   if constexpr (P::kStrips) {
     static_assert(sizeof(StripMemory<P>) <= kThreadScratchBytes, "raise kThreadScratchBytes");
-    int64_t depth = 0;
     // One row panel uses a strip only once: packed block by block (product_blocks.inl) it stays nearer.
     bool once = row_end - row_begin <= P::kRows;
-    for (int64_t t = 0; t < term_count; ++t) {
-      depth += padded_depth<P>(terms[t].left.depth);
-      once = once && !terms[t].projection;
-    }
-    const int64_t most_cols = strip_cols<P>(depth);
-    if (most_cols > 0 && !once) {
-      multiply_strips<P>(device, terms, term_count, row_begin, row_end, cols, most_cols, epilogue);
+    for (int64_t t = 0; t < term_count; ++t) once = once && !terms[t].projection;
+    if (!once) {
+      multiply_strips<P>(device, terms, term_count, row_begin, row_end, cols, epilogue);
       return;
     }
   }

@@ -120,7 +120,7 @@ struct Linear {
   std::vector<float> d_a, d_b, d_weight, d_bias;
 
   Linear(cpu::KernelTable& kernels, CpuDevice& device, int64_t tokens_, int64_t in_, int64_t out_,
-         bool dropout, int64_t rank_)
+         bool dropout, int64_t rank_, int32_t segment_count)
       : tokens(tokens_), in(in_), out(out_), rank(rank_) {
     Values x(tokens * in, 1), w(out * in, 2), a(rank * in, 3), b(out * rank, 4),
         dy(tokens * out, 5), bias(out, 6);
@@ -131,11 +131,11 @@ struct Linear {
     d_b.assign(b.f32.size(), 0.25f);
     d_weight.assign(w.f32.size(), 0.25f);
     d_bias.assign(static_cast<size_t>(out), 0.25f);
-    // Two adapters on neighbouring rows that don't begin at a tile's edge.
+    // One adapter on all rows, or two on neighbouring rows that don't begin at a tile's edge.
     LoraSegment segments[2];
     for (int i = 0; i < 2; ++i) {
-      segments[i].row_begin = i == 0 ? 3 : tokens / 2;
-      segments[i].row_end = i == 0 ? tokens / 2 : tokens - 2;
+      segments[i].row_begin = segment_count == 1 ? 0 : i == 0 ? 3 : tokens / 2;
+      segments[i].row_end = segment_count == 1 ? tokens : i == 0 ? tokens / 2 : tokens - 2;
       segments[i].a = a.f32.data();
       segments[i].b = b.f32.data();
       segments[i].d_a = d_a.data();
@@ -155,7 +155,7 @@ struct Linear {
     shape.in = in;
     shape.out = out;
     shape.max_rank = static_cast<int32_t>(rank);
-    shape.segment_count = 2;
+    shape.segment_count = segment_count;
     shape.dropout = dropout;
     shape.activation = DType::kBF16;
     size_t bytes = device.kernels.linear_workspace_bytes(device, shape);
@@ -171,7 +171,7 @@ struct Linear {
     forward.weight = weight;
     forward.bias = bias.f32.data();
     forward.segments = segments;
-    forward.segment_count = 2;
+    forward.segment_count = segment_count;
     forward.xa = matrix(xa, tokens, rank);
     forward.workspace = aligned;
     kernels.linear_forward(device, forward);
@@ -183,7 +183,7 @@ struct Linear {
     backward.d_weight = d_weight.data();
     backward.d_bias = d_bias.data();
     backward.segments = segments;
-    backward.segment_count = 2;
+    backward.segment_count = segment_count;
     backward.xa = forward.xa;
     backward.workspace = aligned;
     kernels.linear_backward(device, backward);
@@ -191,9 +191,10 @@ struct Linear {
 };
 
 void check_linear(CpuDevice& device, int64_t tokens, int64_t in, int64_t out, bool dropout,
-                  int64_t rank = 5) {
-  const Linear actual(device.kernels, device, tokens, in, out, dropout, rank);
-  const Linear expected(device.reference, device, tokens, in, out, dropout, rank);
+                  int64_t rank = 5, int32_t segment_count = 2) {
+  const Linear actual(device.kernels, device, tokens, in, out, dropout, rank, segment_count);
+  const Linear expected(device.reference, device, tokens, in, out, dropout, rank, segment_count);
+  CHECK(difference(floats(actual.xa), floats(expected.xa)) < kRoundingTolerance);
   CHECK(difference(floats(actual.y), floats(expected.y)) < kRoundingTolerance);
   CHECK(difference(floats(actual.d_x), floats(expected.d_x)) < kRoundingTolerance);
   CHECK(difference(actual.d_a, expected.d_a) < kRoundingTolerance);
@@ -223,6 +224,11 @@ TEST(bf16_linear_with_adapters) {
       check_linear(device, 70, 33, 65, dropout);
       // Gradients over rows that are read where they stand, an odd number of them.
       for (const int64_t rank : {1, 8, 20, 32}) check_linear(device, 301, 80, 48, dropout, rank);
+    }
+    // So deep that tiles go through it slab by slab: forward, with two tasks' rows, and backward.
+    for (const int32_t segments : {1, 2}) {
+      check_linear(device, 550, 3400, 33, false, 5, segments);
+      check_linear(device, 70, 65, 3400, false, 20, segments);
     }
   });
 }
