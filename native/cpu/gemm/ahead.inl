@@ -71,7 +71,8 @@ class Upcoming {
 // registers. Few instructions and no branches that are hard to predict: the processor has to stay
 // ahead of the tiles.
 struct Steps {
-  static constexpr int64_t kRows = 2, kLines = 4;  // of a step
+  static constexpr int64_t kRows = 2, kLines = 4;  // of a part of a step, of a step
+  int64_t parts = 1;                               // of a step: more where tiles have few
   // Runs of memory, `run_stride` bytes apart, each a multiple of kLines lines.
   const char *line = nullptr, *run_end = nullptr;
   int64_t run_bytes = 0, run_stride = 0, runs_left = 0;  // after this one
@@ -94,11 +95,13 @@ struct Steps {
         line = run_end - run_bytes;
       }
     }
-    if (out != out_end) {
-      for (int64_t i = 0; i < kRows; ++i) __builtin_prefetch(out + i * to_stride, 0, 2);
-      out += kRows * to_stride;
+    for (int64_t part = parts; part > 0; --part) {
+      if (out != out_end) {
+        for (int64_t i = 0; i < kRows; ++i) __builtin_prefetch(out + i * to_stride, 0, 2);
+        out += kRows * to_stride;
+      }
+      if (sums != sums_end) finish();
     }
-    if (sums != sums_end) finish();
   }
 
   // kRows rows go to the output.

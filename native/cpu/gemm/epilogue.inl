@@ -98,6 +98,12 @@ struct Meanwhile {
   float* sums = nullptr;  // [rows][P::kCols]
   Steps steps;
 
+  // Tiles of so many steps follow.
+  void begin(const Epilogue* given, int64_t tile_steps) {
+    epilogue = given;
+    steps.parts = larger(1, (P::kRows / Steps::kRows + tile_steps - 1) / larger(1, tile_steps));
+  }
+
   // The sums that wait go to the output, and these wait: [count, columns] at (to_row, to_col).
   LOWRANK_INLINE void next(int64_t to_row, int64_t to_col, int64_t count, int64_t columns,
                            float* from) {

@@ -118,9 +118,13 @@ struct StripTask {
   void run() {
     for (int64_t t = 0; t < term_count; ++t)
       if (terms[t].projection) projection = terms[t].projection, rank = terms[t].left.depth;
-    meanwhile.epilogue = epilogue;
     int slabs = 0;
-    for_each_chain([&](const Chain& chain) { slabs = chain.slab + 1; });
+    int64_t depth = 0;  // of a chain
+    for_each_chain([&](const Chain& chain) {
+      slabs = chain.slab + 1;
+      depth = larger(depth, chain.blocks[0].depth);
+    });
+    meanwhile.begin(epilogue, depth / P::kDepthUnit);
     for (int slab = 0; slab < slabs; ++slab) {
       for_each_chain([&](const Chain& chain) {
         if (chain.slab == slab) pack(chain);
