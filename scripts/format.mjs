@@ -19,7 +19,7 @@ failed ||=
   tryRun(prettier, [write ? '--write' : '--check', '--log-level', 'warn', ...scripts]).status !== 0;
 
 const clangFormat = ['clang-format-14', 'clang-format'].find(hasCommand);
-const sources = files.filter((file) => /\.(h|cc|cu|cuh)$/.test(file));
+const sources = files.filter((file) => /\.(h|cc|cu|cuh|inl)$/.test(file));
 if (!clangFormat) {
   console.log("format: C++ SKIPPED, clang-format isn't installed");
 } else {

@@ -1,14 +1,15 @@
-// What the AMX tile instructions cost, without what they compute: for timing what stands around them
-// on processors without AMX. Results are meaningless, times are a model (docs/performance.md).
+// What the AMX tile instructions cost, without what they compute: for timing what stands around
+// them on processors without AMX. Results are meaningless, times are a model (docs/performance.md).
 //
 //   TDPBF16PS   16 cycles of a unit of its own: a square root, 16 to 17 cycles of the divider
 //   TILELOADDT1 16 lines, two a cycle
-//   TILELOADD   the same, of a place that is always in the first cache: TILELOADDT1, unlike the loads
+//   TILELOADD   the same, of a place that is always in the first cache: TILELOADDT1, unlike the
+//   loads
 //               here, doesn't push what is loaded again and again out of it
 //   TILESTORED  16 lines, one a cycle
 //
-// The products' latency of 52 cycles isn't there. zmm26 to zmm31 are kept for this by the compiler's
-// flags: the tiles' rows that arrived (26 to 29), the last sum (30), 1 (31).
+// The products' latency of 52 cycles isn't there. zmm26 to zmm31 are kept for this by the
+// compiler's flags: the tiles' rows that arrived (26 to 29), the last sum (30), 1 (31).
 
 struct TileScope {
   TileScope() {}
@@ -43,10 +44,9 @@ LOWRANK_INLINE void tile_store(void* to, int64_t stride) {
 template <int kLeft, int kRight>
 LOWRANK_INLINE void tile_multiply() {
   // 0xf0 keeps the 1 and waits for both tiles.
-  __asm__ volatile(
-      "vpternlogq $0xf0, %%zmm%c0, %%zmm%c1, %%zmm31\n\tvsqrtpd %%zmm31, %%zmm30"
-      :
-      : "i"(kLeft), "i"(kRight));
+  __asm__ volatile("vpternlogq $0xf0, %%zmm%c0, %%zmm%c1, %%zmm31\n\tvsqrtpd %%zmm31, %%zmm30"
+                   :
+                   : "i"(kLeft), "i"(kRight));
 }
 
 alignas(64) constexpr char kTimedPlace[1024] = {};

@@ -1,8 +1,10 @@
-// Asking for memory ahead of its use. Left alone, a product waits for operands and outputs that come
-// from beyond the second cache: the processor foresees runs of addresses, not the next block's.
+// Asking for memory ahead of its use. Left alone, a product waits for operands and outputs that
+// come from beyond the second cache: the processor foresees runs of addresses, not the next
+// block's.
 
-// Lines that a product asks for one by one between its steps. Asked for together they would take all
-// the slots that a processor has for lines on their way, and the product's own loads would wait.
+// Lines that a product asks for one by one between its steps. Asked for together they would take
+// all the slots that a processor has for lines on their way, and the product's own loads would
+// wait.
 struct Ahead {
   static constexpr int64_t kLines = 96;
   const char* lines[kLines];  // from `count` on: lines that were asked for before
@@ -65,9 +67,9 @@ class Upcoming {
   int64_t lines_ = 0, row_ = 0, line_ = 0;
 };
 
-// What goes on between the steps of tile products, whose units leave the others idle: lines that are
-// needed soon are asked for, few at once, because the processor keeps track of few, and the tile
-// before goes to the output as bf16. A product works on a copy, which the compiler can keep in
+// What goes on between the steps of tile products, whose units leave the others idle: lines that
+// are needed soon are asked for, few at once, because the processor keeps track of few, and the
+// tile before goes to the output as bf16. A product works on a copy, which the compiler can keep in
 // registers. Few instructions and no branches that are hard to predict: the processor has to stay
 // ahead of the tiles.
 struct Steps {

@@ -14,8 +14,7 @@ struct Epilogue {
   // Whether sums become rows of this type with one addend at most: in f32 those that begin with
   // begin_at() can be stored in the output as they are.
   bool is_plain(DType type) const {
-    return dtype == type && col_stride == 1 && !bias && !rows && !mask &&
-           !(residual && accumulate);
+    return dtype == type && col_stride == 1 && !bias && !rows && !mask && !(residual && accumulate);
   }
   LOWRANK_INLINE float* out_at(int64_t row, int64_t col) const {
     return static_cast<float*>(out) + row * row_stride + col;
@@ -89,8 +88,8 @@ LOWRANK_INLINE void finish_tile_of(const Epilogue& e, int64_t row, int64_t col, 
     finish_tile<0>(e, row, col, rows, cols, sums, P::kCols);
 }
 
-// The tiles of a product: while one is computed the sums of the one before go to the output, and the
-// lines that its own will go to are asked for.
+// The tiles of a product: while one is computed the sums of the one before go to the output, and
+// the lines that its own will go to are asked for.
 template <typename P>
 struct Meanwhile {
   const Epilogue* epilogue = nullptr;

@@ -40,14 +40,15 @@ LOWRANK_INLINE int64_t split_stride(const Source& weight, int64_t depth) {
   return has_whole_blocks(weight, depth) ? round_up(depth, kCodeRun) : 0;
 }
 
-// A run's vectors: vector n holds what stands n elements behind the first of each lane. kSwapped: of
-// two elements the second comes first, as codes stand in a byte.
+// A run's vectors: vector n holds what stands n elements behind the first of each lane. kSwapped:
+// of two elements the second comes first, as codes stand in a byte.
 template <int kVectors, bool kSwapped>
 void split_x(const float* x, int64_t depth, SplitUnit::X* to) {
   constexpr int64_t kSplit = kVectors * SplitUnit::kVector;
   for (int64_t i = 0; i < depth; i += kSplit, to += kSplit) {
     SplitUnit::X run[kSplit] = {};
-    for (int64_t j = 0; j < smaller(kSplit, depth - i); ++j) run[j] = SplitUnit::from_float(x[i + j]);
+    for (int64_t j = 0; j < smaller(kSplit, depth - i); ++j)
+      run[j] = SplitUnit::from_float(x[i + j]);
     for (int64_t lane = 0; lane < SplitUnit::kVector; ++lane)
 #pragma GCC unroll 8
       for (int n = 0; n < kVectors; ++n)
@@ -162,14 +163,14 @@ LOWRANK_INLINE void multiply_codes(const FewRows& rows, int64_t at, const uint8_
     const I32 value = SplitUnit::code_values(n % 2 == 0 ? words : SplitUnit::shifted(words, 4));
 #pragma GCC unroll 8
     for (int t = 0; t < kCount; ++t)
-      run[t] = SplitUnit::add(run[t], rows.split + t * rows.stride + at + n * SplitUnit::kVector,
-                              value);
+      run[t] =
+          SplitUnit::add(run[t], rows.split + t * rows.stride + at + n * SplitUnit::kVector, value);
   }
   for (int t = 0; t < kCount; ++t) sums[t] = fma(run[t], absmax, sums[t]);
 }
 
-// kOutputs rows of the weight from `first` on, side by side: one's end overlaps the others' runs, and
-// what is loaded of x serves all.
+// kOutputs rows of the weight from `first` on, side by side: one's end overlaps the others' runs,
+// and what is loaded of x serves all.
 template <int kCount, int kOutputs>
 LOWRANK_INLINE void dot_rows_nf4(const FewRows& rows, const Source& weight, int64_t first,
                                  float* to) {

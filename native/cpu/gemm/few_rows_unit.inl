@@ -1,5 +1,5 @@
-// How few_rows.inl takes a weight's words apart, and what it multiplies the parts with. A word holds
-// 2 elements of bf16 or 8 codes of NF4.
+// How few_rows.inl takes a weight's words apart, and what it multiplies the parts with. A word
+// holds 2 elements of bf16 or 8 codes of NF4.
 constexpr int64_t kPairRun = 2 * kLanes;  // elements that a vector of words holds as bf16
 constexpr int64_t kCodeRun = 8 * kLanes;  // as codes
 
@@ -12,7 +12,8 @@ struct SplitUnit {
   static constexpr int64_t kVector = kPairRun;
   static constexpr int kPairVectors = 1;  // of a run of pairs
   static constexpr int kCodeVectors = 4;  // of a run of codes
-  static constexpr bool kFeelsCaches = true;  // fast enough to feel which cache memory is asked into
+  static constexpr bool kFeelsCaches =
+      true;  // fast enough to feel which cache memory is asked into
   struct alignas(64) Values {
     X bits[2 * 16];
   };
@@ -28,7 +29,8 @@ struct SplitUnit {
   LOWRANK_INLINE static I32 shifted(I32 words, int bits) {
     return (I32)_mm512_srli_epi16((__m512i)words, static_cast<unsigned>(bits));
   }
-  // Of the low 4 bits of each half: the fifth, which the instruction reads too, makes no difference.
+  // Of the low 4 bits of each half: the fifth, which the instruction reads too, makes no
+  // difference.
   LOWRANK_INLINE static I32 code_values(I32 halves) {
     return (I32)_mm512_permutexvar_epi16((__m512i)halves, _mm512_load_si512(kValues.bits));
   }

@@ -1,6 +1,6 @@
-// The head and cross-entropy of a trained head, over chunks of labelled rows: a chunk's logits become
-// its gradient in place and are gone before the next chunk. A frozen head needs no logits at all
-// (head_loss_frozen.inl).
+// The head and cross-entropy of a trained head, over chunks of labelled rows: a chunk's logits
+// become its gradient in place and are gone before the next chunk. A frozen head needs no logits at
+// all (head_loss_frozen.inl).
 
 constexpr int64_t kHeadChunk = 1024;  // rows of a chunk at most
 

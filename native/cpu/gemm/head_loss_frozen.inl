@@ -187,8 +187,7 @@ void head_block(const HeadLoss& op, const HeadCut<P>& cut, const PackedLeft<P>& 
           side.count = 0;
           upcoming.give(side, lines);
         }
-        P::multiply(&factors, 1, rows - r, cols - c, to, P::kCols, to,
-                                         P::kCols, side);
+        P::multiply(&factors, 1, rows - r, cols - c, to, P::kCols, to, P::kCols, side);
       });
     }
   }

@@ -1,5 +1,5 @@
-// What the passes of the linear layer with LoRA share. The rank-r update is one more term of the base
-// product, so it is added while the sums are at hand.
+// What the passes of the linear layer with LoRA share. The rank-r update is one more term of the
+// base product, so it is added while the sums are at hand.
 
 // Hands out the op's workspace, 64-byte aligned.
 struct Workspace {

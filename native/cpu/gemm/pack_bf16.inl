@@ -1,6 +1,6 @@
-// Packing operands of any type as bf16: f32 is rounded. Left panels are rows of a matrix, kPanelRows of
-// them; right panels stand in steps of 32 k, pairs of k kPairStride elements apart: as two tiles one
-// after the other (32), or a pair of all 32 columns after the other (64).
+// Packing operands of any type as bf16: f32 is rounded. Left panels are rows of a matrix,
+// kPanelRows of them; right panels stand in steps of 32 k, pairs of k kPairStride elements apart:
+// as two tiles one after the other (32), or a pair of all 32 columns after the other (64).
 template <int kPanelRows, int64_t kPairStride>
 struct BF16Packing {
   using Packed = uint16_t;
@@ -58,7 +58,8 @@ struct BF16Packing {
   static constexpr bool reads_in_place(const Operand&, int64_t, int64_t) { return false; }
   static constexpr int64_t kShortDepth = kDepthBlock, kLongRun = kStripCols;
 
-  // Whether the left operand's rows can be read where they stand, if their number and distance suit.
+  // Whether the left operand's rows can be read where they stand, if their number and distance
+  // suit.
   LOWRANK_INLINE static bool has_plain_rows(const Operand& left) {
     return !left.transposed && is_plain(left.source) && !left.source.rows;
   }

@@ -10,8 +10,8 @@
       LOWRANK_TILE_LOAD(tile, from, stride);             \
   } while (false)
 
-// Where a left panel's tiles stand: rows `row_bytes` apart, the second tile `below` and the next step
-// of depth `step` elements on.
+// Where a left panel's tiles stand: rows `row_bytes` apart, the second tile `below` and the next
+// step of depth `step` elements on.
 struct LeftTiles {
   const uint16_t* at;
   int64_t row_bytes, below, step;
@@ -48,7 +48,8 @@ struct TileProduct {
   // while the left one stays in the first cache, or the other way round. side() is done after every
   // step: vector units are idle while tiles multiply.
   template <bool kStreamRight, typename Side>
-  LOWRANK_INLINE static void add(LeftTiles left, const uint16_t* right, int64_t depth, Side&& side) {
+  LOWRANK_INLINE static void add(LeftTiles left, const uint16_t* right, int64_t depth,
+                                 Side&& side) {
     for (int64_t k = 0; k < depth; k += 32, left.at += left.step, right += kStep) {
       LOWRANK_TILE_PANEL(4, left.at, left.row_bytes, !kStreamRight);
       LOWRANK_TILE_PANEL(6, right, 64, kStreamRight);

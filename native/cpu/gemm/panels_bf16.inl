@@ -11,8 +11,7 @@ LOWRANK_INLINE void multiply_eight_rows(const uint16_t* left, const uint16_t* ri
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i)
 #pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v)
-      sums[i][v] = kBegin ? F32{} : load(c + i * stride + v * kLanes);
+    for (int v = 0; v < 2; ++v) sums[i][v] = kBegin ? F32{} : load(c + i * stride + v * kLanes);
   for (; depth > 0; depth -= 32, left += kStep, right += kStep) {
     const Word* a = reinterpret_cast<const Word*>(left);
     const Word* b = reinterpret_cast<const Word*>(right);

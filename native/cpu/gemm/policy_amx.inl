@@ -6,11 +6,11 @@ struct AmxPolicy : BF16Packing<kPanel, 32> {
   static constexpr bool kStrips = true;
   static constexpr int kRowStep = kRows;
   static constexpr int64_t kDepthStep = kStepDepth;
-  static constexpr int64_t kRowBlock = 512;    // rows of a task at most: block and sums stay in L2
-  static constexpr int64_t kPackRows = 96;     // packing an element takes the time of so many rows
-  static constexpr int64_t kPackCols = 64;     // a strip's left rows cost so many columns more
-  static constexpr int64_t kTaskParts = 2;     // a disturbance costs one of so many parts of a task
-  static constexpr int64_t kHeadRows = 256;    // rows of a head task: a strip is packed for each
+  static constexpr int64_t kRowBlock = 512;  // rows of a task at most: block and sums stay in L2
+  static constexpr int64_t kPackRows = 96;   // packing an element takes the time of so many rows
+  static constexpr int64_t kPackCols = 64;   // a strip's left rows cost so many columns more
+  static constexpr int64_t kTaskParts = 2;   // a disturbance costs one of so many parts of a task
+  static constexpr int64_t kHeadRows = 256;  // rows of a head task: a strip is packed for each
 
   // The left operand's rows, and right panels, whose stride goes unused.
   struct Factors {

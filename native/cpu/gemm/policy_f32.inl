@@ -25,7 +25,7 @@ struct F32Policy {
 
   using Factors = TileFactors<float>;
   using Side = Ahead;  // what a product does beside multiplying
-  struct Scope {};  // nothing to set up per task
+  struct Scope {};     // nothing to set up per task
 
   // A panel's edge costs only the rows and vectors that it needs, in these steps.
   static constexpr int kRowStep = kRows == 6 ? 2 : 4;
@@ -162,8 +162,8 @@ struct F32Policy {
   }
 
   // to [rows, cols] = from (null: 0) + the products' sum, for the first `rows` of kRows and `cols`
-  // of kCols; more of `to` may be written, up to the panel's size. `ahead`: lines that are asked for
-  // meanwhile.
+  // of kCols; more of `to` may be written, up to the panel's size. `ahead`: lines that are asked
+  // for meanwhile.
   LOWRANK_INLINE static void multiply(const Factors* factors, int count, int64_t rows, int64_t cols,
                                       const float* from, int64_t from_stride, float* to,
                                       int64_t to_stride, const Ahead& ahead) {

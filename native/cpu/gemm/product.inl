@@ -1,7 +1,7 @@
-// What blocked products are made of. out = epilogue(sum over terms of left x right), where a term with
-// rows [row_begin, row_end) adds to those output rows only. Left operands are packed by the caller
-// (they are used by many column strips, and often by several products), unless they can be read
-// where they stand; right operands, the weights, are decoded and packed by the tasks.
+// What blocked products are made of. out = epilogue(sum over terms of left x right), where a term
+// with rows [row_begin, row_end) adds to those output rows only. Left operands are packed by the
+// caller (they are used by many column strips, and often by several products), unless they can be
+// read where they stand; right operands, the weights, are decoded and packed by the tasks.
 
 constexpr int64_t kColBlock = kStripCols;  // columns of one task at most
 constexpr int64_t kLeastRows = 96;         // rows of one task when there are few tasks
@@ -148,8 +148,8 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
   Panels<P> panels[kChain];
   for (int i = 0; i < count; ++i) panels[i] = Panels<P>(pieces[i]);
   const int64_t padded_rows = round_up(rows, P::kRows), first_panel = first_row / P::kRows;
-  const int64_t lines = upcoming.lines_per_tile(padded_rows / P::kRows *
-                                                (round_up(cols, P::kCols) / P::kCols));
+  const int64_t lines =
+      upcoming.lines_per_tile(padded_rows / P::kRows * (round_up(cols, P::kCols) / P::kCols));
   const bool in_place = !P::kStrips && epilogue && epilogue->is_plain(DType::kF32);
   for_each_tile<P>(rows, cols, [&](int64_t r, int64_t c) {
     const int64_t row = first_row + r, skipped = larger(0, output_row - row);
@@ -178,8 +178,7 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
         side.add(runs.at + byte, runs.stride, runs.rows);
       upcoming.give(side, lines);
     }
-    P::multiply(factors, used, rows - r, cols - c, from, from_stride, to,
-                                     to_stride, side);
+    P::multiply(factors, used, rows - r, cols - c, from, from_stride, to, to_stride, side);
     if (last && !direct)
       finish_tile_of<P>(*epilogue, row + skipped, first_col + c, tile_rows, tile_cols,
                         to + skipped * P::kCols);

@@ -129,8 +129,7 @@ struct StripTask {
       for_each_chain([&](const Chain& chain) {
         if (chain.slab == slab) pack(chain);
       });
-      for (int64_t row = first_row; row < end_row; row += P::kRows)
-        run_panel(row, slab, slabs > 1);
+      for (int64_t row = first_row; row < end_row; row += P::kRows) run_panel(row, slab, slabs > 1);
     }
     meanwhile.finish();
   }
@@ -174,8 +173,8 @@ struct StripTask {
     const int64_t depth = smaller(slab_depth, left.depth - k0);
     const bool whole = depth == left.depth;
     meanwhile.ask_for(left.data + first * left.row_stride + k0,
-                      (whole ? P::kRows * left.row_stride : depth) * kSize,
-                      left.row_stride * kSize, whole ? 1 : P::kRows);
+                      (whole ? P::kRows * left.row_stride : depth) * kSize, left.row_stride * kSize,
+                      whole ? 1 : P::kRows);
   }
 
   // A tile's sums of a chain; after the last one they go to the output during the next tile.
@@ -189,8 +188,8 @@ struct StripTask {
         factors[used++] = chain.blocks[i].panels.at(row / P::kRows, c / P::kCols);
     float* to = chain.last ? tiles[turn] : sums;
     if (chain.last) meanwhile.ask_for(row + skipped, first_col + c, rows - skipped, out_cols);
-    P::multiply(factors, used, rows, cols - c, chain.begin ? nullptr : sums,
-                               P::kCols, to, P::kCols, meanwhile.steps);
+    P::multiply(factors, used, rows, cols - c, chain.begin ? nullptr : sums, P::kCols, to, P::kCols,
+                meanwhile.steps);
     if (!chain.last) return;
     meanwhile.next(row + skipped, first_col + c, rows - skipped, out_cols, to + skipped * P::kCols);
     turn ^= 1;
@@ -202,8 +201,8 @@ struct StripTask {
     for (int64_t c = 0; c < rank; c += P::kCols) {
       factors.right = block.down + c * factors.depth;
       float* sums = projection_sums + c * P::kRows;
-      P::multiply(&factors, 1, rows, rank - c, block.k0 > 0 ? sums : nullptr,
-                                 P::kCols, sums, P::kCols, meanwhile.steps);
+      P::multiply(&factors, 1, rows, rank - c, block.k0 > 0 ? sums : nullptr, P::kCols, sums,
+                  P::kCols, meanwhile.steps);
     }
   }
 
@@ -251,8 +250,8 @@ void multiply_strips(CpuDevice& device, const Term<P>* terms, int64_t term_count
   for (int64_t t = 0; t < term_count; ++t) depth += padded_depth<P>(terms[t].left.depth);
   const int64_t origin = row_begin / P::kRows * P::kRows;
   const StripSize size = strip_size<P>(row_end - origin, depth);
-  const Cut cut = cut_product<P>(row_end - origin, cols, P::kCols, size.rows, size.cols,
-                                 device.pool.size());
+  const Cut cut =
+      cut_product<P>(row_end - origin, cols, P::kCols, size.rows, size.cols, device.pool.size());
   device.pool.parallel_for(cut.blocks * cut.strips, [&](int64_t task, int worker) {
     const typename P::Scope scope;
     (void)scope;
@@ -276,7 +275,8 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
               int64_t row_end, int64_t cols, const Epilogue& epilogue) {
   if constexpr (P::kStrips) {
     static_assert(sizeof(StripMemory<P>) <= kThreadScratchBytes, "raise kThreadScratchBytes");
-    // One row panel uses a strip only once: packed block by block (product_blocks.inl) it stays nearer.
+    // One row panel uses a strip only once: packed block by block (product_blocks.inl) it stays
+    // nearer.
     bool once = row_end - row_begin <= P::kRows;
     for (int64_t t = 0; t < term_count; ++t) once = once && !terms[t].projection;
     if (!once) {

@@ -1,7 +1,7 @@
-// Gradients of an adapter: out [rank, cols] += left^T [rank, k] x right [k, cols], for a rank of a few
-// and plain bf16 on the right. Packing the right operand for so few rows would be a good part of the
-// work: it is read once, where it stands, and its rows become pairs on the way (thin_bf16.inl,
-// thin_amx.inl).
+// Gradients of an adapter: out [rank, cols] += left^T [rank, k] x right [k, cols], for a rank of a
+// few and plain bf16 on the right. Packing the right operand for so few rows would be a good part
+// of the work: it is read once, where it stands, and its rows become pairs on the way
+// (thin_bf16.inl, thin_amx.inl).
 
 constexpr int64_t kMostThin = 32;  // rank at most: one panel
 constexpr int64_t kThinCols = 32;  // a line of every row
@@ -11,7 +11,8 @@ LOWRANK_INLINE bool is_thin(const Source& right, int64_t rank, int64_t cols) {
 }
 
 // Adds sums [rows][kThinCols] to columns [col, col + cols) of the output, cols a multiple of 16.
-inline void add_thin(const Epilogue& e, const float* sums, int64_t rows, int64_t col, int64_t cols) {
+inline void add_thin(const Epilogue& e, const float* sums, int64_t rows, int64_t col,
+                     int64_t cols) {
   float* out = static_cast<float*>(e.out);
   if (e.col_stride == 1) {
     for (int64_t r = 0; r < rows; ++r)

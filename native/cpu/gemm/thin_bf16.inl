@@ -1,10 +1,10 @@
-// Thin products (thin.inl) on the vector units. The left operand is packed as right panels are, so that
-// a pair of all ranks stands together.
+// Thin products (thin.inl) on the vector units. The left operand is packed as right panels are, so
+// that a pair of all ranks stands together.
 
 constexpr int64_t kThinDepth = 128;  // rows of the right operand that stay in the first cache
 
-// Sums [kCount][16], kThinCols apart, += kCount rows of the left operand x 16 columns of the right one
-// over `depth` k. A line of memory is asked for with each pair.
+// Sums [kCount][16], kThinCols apart, += kCount rows of the left operand x 16 columns of the right
+// one over `depth` k. A line of memory is asked for with each pair.
 template <int kCount>
 __attribute__((noinline)) void multiply_thin_tile(const uint16_t* left, const uint16_t* right,
                                                   int64_t stride, int64_t depth,
@@ -34,7 +34,8 @@ __attribute__((noinline)) void multiply_thin_tile(const uint16_t* left, const ui
 // Bytes of the packed left operand: a panel's pair of columns for every pair of k.
 LOWRANK_INLINE int64_t thin_left_bytes(int64_t depth) { return round_up(depth, 32) * kPanel * 2; }
 
-// The sums go to f32 that accumulates, by rows or by columns. `memory` holds thin_left_bytes(depth).
+// The sums go to f32 that accumulates, by rows or by columns. `memory` holds
+// thin_left_bytes(depth).
 void multiply_thin(CpuDevice& device, const Source& left, const Source& right, int64_t rank,
                    int64_t depth, int64_t cols, const Epilogue& epilogue, void* memory) {
   auto* packed = static_cast<uint16_t*>(memory);

@@ -1,8 +1,8 @@
 // The product of one tile on the vector units, over words of 32 bits: an f32, or two bf16 of
 // successive k, which one instruction multiplies and adds.
 
-// kRightStride: between rows of every right panel, or 0. Known, it leaves the compiler registers for
-// all pointers, which is worth a twentieth.
+// kRightStride: between rows of every right panel, or 0. Known, it leaves the compiler registers
+// for all pointers, which is worth a twentieth.
 template <int64_t kStride>
 struct F32Unit {
   using Word = float;
@@ -28,8 +28,8 @@ struct TileFactors {
 constexpr int kAheadSteps = LOWRANK_VECTOR_BYTES == 32 ? 16 : 4;
 
 #if LOWRANK_VECTOR_BYTES == 32
-// 6 x 16 in assembler, kAheadSteps `rounds` times: 12 chains of multiply-adds leave the scheduler so
-// little slack that the copies and spills that gcc makes of 16 registers cost a twentieth.
+// 6 x 16 in assembler, kAheadSteps `rounds` times: 12 chains of multiply-adds leave the scheduler
+// so little slack that the copies and spills that gcc makes of 16 registers cost a twentieth.
 LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const TileFactors<float>& factors,
                                   const char* const* ahead, int64_t rounds) {
   const struct {
@@ -45,19 +45,19 @@ LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const TileFactors<float>& f
              12 * factors.right_stride,
              ahead,
              rounds};
-#define LOWRANK_ROW(k, from, a, low, high)         \
-  "vbroadcastss 4*" #k "(%%" from "), %%" a "\n\t" \
-  "vfmadd231ps %%ymm12, %%" a ", %[" low "]\n\t"   \
+#define LOWRANK_ROW(k, from, a, low, high)  \
+  "vbroadcastss 4*" #k "(%%" from "), %%" a \
+  "\n\t"                                    \
+  "vfmadd231ps %%ymm12, %%" a ", %[" low    \
+  "]\n\t"                                   \
   "vfmadd231ps %%ymm13, %%" a ", %[" high "]\n\t"
-#define LOWRANK_STEP(k, from)                       \
-  "vmovups (%%" from "), %%ymm12\n\t"               \
-  "vmovups 32(%%" from "), %%ymm13\n\t"             \
-  LOWRANK_ROW(k, "rsi", "ymm14", "a0", "b0")        \
-  LOWRANK_ROW(k, "rsi,%%r8", "ymm15", "a1", "b1")   \
-  LOWRANK_ROW(k, "rsi,%%r8,2", "ymm14", "a2", "b2") \
-  LOWRANK_ROW(k, "rdi", "ymm15", "a3", "b3")        \
-  LOWRANK_ROW(k, "rdi,%%r8", "ymm14", "a4", "b4")   \
-  LOWRANK_ROW(k, "rdi,%%r8,2", "ymm15", "a5", "b5")
+#define LOWRANK_STEP(k, from)                                                                    \
+  "vmovups (%%" from                                                                             \
+  "), %%ymm12\n\t"                                                                               \
+  "vmovups 32(%%" from "), %%ymm13\n\t" LOWRANK_ROW(k, "rsi", "ymm14", "a0", "b0") LOWRANK_ROW(  \
+      k, "rsi,%%r8", "ymm15", "a1", "b1") LOWRANK_ROW(k, "rsi,%%r8,2", "ymm14", "a2", "b2")      \
+      LOWRANK_ROW(k, "rdi", "ymm15", "a3", "b3") LOWRANK_ROW(k, "rdi,%%r8", "ymm14", "a4", "b4") \
+          LOWRANK_ROW(k, "rdi,%%r8,2", "ymm15", "a5", "b5")
 #define LOWRANK_FOUR_STEPS(a, b, c, d) \
   LOWRANK_STEP(a, "rdx")               \
   LOWRANK_STEP(b, "rdx,%%r9")          \
@@ -99,12 +99,12 @@ LOWRANK_INLINE void multiply_6x16(F32 (&sums)[2][6], const TileFactors<float>& f
 }
 #endif
 
-// to [kCount, kVectors * kLanes] = from (null: 0) + the sum of `count` products. A line of `ahead` is
-// asked for every kAheadSteps steps.
+// to [kCount, kVectors * kLanes] = from (null: 0) + the sum of `count` products. A line of `ahead`
+// is asked for every kAheadSteps steps.
 template <typename Unit, int kVectors, int kCount>
-__attribute__((noinline)) void multiply_tile(const TileFactors<typename Unit::Word>* factors, int count,
-                                             const float* from, int64_t from_stride, float* to,
-                                             int64_t to_stride, const Ahead& ahead) {
+__attribute__((noinline)) void multiply_tile(const TileFactors<typename Unit::Word>* factors,
+                                             int count, const float* from, int64_t from_stride,
+                                             float* to, int64_t to_stride, const Ahead& ahead) {
   using Word = typename Unit::Word;
   using Vector = typename Unit::Vector;
   F32 sums[kVectors][kCount];
@@ -183,8 +183,8 @@ __attribute__((noinline)) void multiply_tile(const TileFactors<typename Unit::Wo
 
 // The same for the first `rows` of kCount rows, as many as they need in steps of kStep.
 template <typename Unit, int kVectors, int kCount, int kStep>
-LOWRANK_INLINE void multiply_rows(const TileFactors<typename Unit::Word>* factors, int count, int64_t rows,
-                                  const float* from, int64_t from_stride, float* to,
+LOWRANK_INLINE void multiply_rows(const TileFactors<typename Unit::Word>* factors, int count,
+                                  int64_t rows, const float* from, int64_t from_stride, float* to,
                                   int64_t to_stride, const Ahead& ahead) {
   if constexpr (kCount > kStep) {
     if (rows <= kCount - kStep) {

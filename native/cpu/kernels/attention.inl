@@ -95,9 +95,8 @@ void vector_forward(CpuDevice& device, const AttentionForward& op) {
 
 template <typename X>
 void vector_backward(CpuDevice& device, const AttentionBackward& op) {
-  backward<X>(device, op, [&](const BackwardTask& task, float* memory) {
-    backward_head<X>(op, task, memory);
-  });
+  backward<X>(device, op,
+              [&](const BackwardTask& task, float* memory) { backward_head<X>(op, task, memory); });
 }
 
 #ifdef LOWRANK_BF16_PANELS

@@ -1,6 +1,6 @@
 // Flash-attention backward (Dao, arXiv 2307.08691) with five products per tile. One task is a head
-// and a part of a document's queries: it alone writes their d_q and its share of d_k and d_v, which a
-// second pass sums over the heads of a group and the parts in order.
+// and a part of a document's queries: it alone writes their d_q and its share of d_k and d_v, which
+// a second pass sums over the heads of a group and the parts in order.
 
 // A part's queries, and the keys that they see (the first is a tile's).
 struct QueryPart {
@@ -148,8 +148,8 @@ inline void backward_tile(const BackwardScratch& s, const HeadTile& k, const Hea
     const Visible strip = visible_of_lanes(s.low, s.high, lane, lane + rows);
     if (strip.low >= strip.high) continue;
     multiply_strip<true>(rows, {s.d_s + strip.low * kWidth + lane, 1, kWidth},
-                         k.data + strip.low * k.stride, k.stride, s.d_q + lane * stride, stride, width,
-                         strip.high - strip.low);
+                         k.data + strip.low * k.stride, k.stride, s.d_q + lane * stride, stride,
+                         width, strip.high - strip.low);
   }
 }
 

@@ -2,8 +2,8 @@
 // read and nothing is packed. A task is a part of the keys for all heads (attention_plan.h).
 
 constexpr int64_t kDecodeKeys = 64;  // that the running maximum is brought up to date for
-// Keys that all heads pass by before the next ones, so that memory is read nearly in order: 8 rows of
-// 2 KiB arrive at 45 GB/s, one head's 256 bytes of each row at 29 (Zen 5, two cores).
+// Keys that all heads pass by before the next ones, so that memory is read nearly in order: 8 rows
+// of 2 KiB arrive at 45 GB/s, one head's 256 bytes of each row at 29 (Zen 5, two cores).
 constexpr int64_t kWindowKeys = 8;
 
 // Asks for the window behind the one that is read, line by line in memory's order.
@@ -195,7 +195,8 @@ void decode_part(const AttentionForward& op, const DecodeWorkspace& all, int64_t
       });
     }
     for (int64_t h = 0; h < op.heads; ++h)
-      decode_softmax(scores + h * kDecodeKeys, keys, running + h, sum + h, out + h * stride, stride);
+      decode_softmax(scores + h * kDecodeKeys, keys, running + h, sum + h, out + h * stride,
+                     stride);
     for (int64_t j = 0; j < keys; j += kWindowKeys) {
       NextWindow next = window_at<X>(op.v, row + j + kWindowKeys, second_cache);
       for_each_heads(op, [&](auto count, int64_t head, int64_t column) {
@@ -239,7 +240,8 @@ void decode(CpuDevice& device, const AttentionForward& op) {
     const auto end = static_cast<int32_t>(smaller(first + kDecodeDocuments, op.documents));
     const int64_t parts = plan_key_parts(op, first, end, all);
     device.pool.parallel_for(parts, [&](int64_t part, int worker) {
-      decode_part<X>(op, all, part, device.asks_second_cache, static_cast<float*>(device.thread_scratch(worker)));
+      decode_part<X>(op, all, part, device.asks_second_cache,
+                     static_cast<float*>(device.thread_scratch(worker)));
     });
     device.pool.parallel_for((end - first) * op.heads, [&](int64_t task, int) {
       const int32_t* of_document = all.first_part + task / op.heads;
@@ -249,7 +251,6 @@ void decode(CpuDevice& device, const AttentionForward& op) {
 }
 
 inline bool can_decode(const AttentionForward& op) {
-  return asks_single_rows(op) &&
-         decode_floats(op) * static_cast<int64_t>(sizeof(float)) <=
-             static_cast<int64_t>(kThreadScratchBytes);
+  return asks_single_rows(op) && decode_floats(op) * static_cast<int64_t>(sizeof(float)) <=
+                                     static_cast<int64_t>(kThreadScratchBytes);
 }

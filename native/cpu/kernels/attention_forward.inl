@@ -116,8 +116,8 @@ inline void forward_tile(const ForwardScratch& s, const HeadTile& k, const HeadT
     const Visible strip = visible_of_lanes(s.low, s.high, at, at + rows);
     if (strip.low >= strip.high) continue;
     multiply_strip<true>(rows, {s.scores + strip.low * kWidth + lane, 1, kWidth},
-                         v.data + strip.low * v.stride, v.stride, s.out + at * stride, stride, width,
-                         strip.high - strip.low);
+                         v.data + strip.low * v.stride, v.stride, s.out + at * stride, stride,
+                         width, strip.high - strip.low);
   }
 }
 

@@ -112,8 +112,8 @@ inline X* row_of(const Matrix& matrix, int64_t row, int64_t column) {
   return static_cast<X*>(matrix.data) + row * matrix.stride + column;
 }
 
-// Rows [row, row + rows) of a head: where they stand, if whole vectors of f32 do and rows spread over
-// the first cache's sets, or else packed into `memory`.
+// Rows [row, row + rows) of a head: where they stand, if whole vectors of f32 do and rows spread
+// over the first cache's sets, or else packed into `memory`.
 template <typename X>
 HeadTile head_tile(const Matrix& matrix, int64_t row, int64_t column, int64_t rows,
                    int64_t head_dim, float* memory) {

@@ -9,7 +9,8 @@ constexpr int kChains = 12;
 constexpr int kChains = 20;
 #endif
 
-// Products in registers, sum = multiply(sum, a, b), each of so many FLOPs a lane. Returns the FLOPs done.
+// Products in registers, sum = multiply(sum, a, b), each of so many FLOPs a lane. Returns the FLOPs
+// done.
 template <typename V, typename Multiply>
 LOWRANK_INLINE int64_t product_loop(int64_t rounds, V a, V b, int64_t flops,
                                     const Multiply& multiply) {
