@@ -1,8 +1,7 @@
 // Thin products (thin.inl) in tiles. 32 rows of the right operand are packed while those before
 // them are multiplied.
 
-constexpr int64_t kThinPanels = 8;   // column panels of a task at most
-constexpr int64_t kThinAhead = 128;  // rows: what a task's first panel asks for ahead of its use
+constexpr int64_t kThinPanels = 8;  // column panels of a task at most
 
 // 32 rows, `count` of which there are, of up to 32 columns as a step of a right panel. A line of
 // memory is asked for with each row.
