@@ -170,9 +170,9 @@ void multiply_pieces(const Piece<P>* pieces, int count, int64_t first_row, int64
     if (direct && begin) from = epilogue->begin_at(row, first_col + c, &from_stride);
     if (direct && last) to = epilogue->out_at(row, first_col + c), to_stride = epilogue->row_stride;
     if (!direct && last) to = tile;
-    const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
-                           : Epilogue::Runs{};
     if constexpr (!P::kStrips) {
+      const auto runs = last ? epilogue->runs_at(row + skipped, first_col + c, tile_rows, tile_cols)
+                             : Epilogue::Runs{};
       side.count = 0;
       for (int64_t byte = 0; byte < runs.bytes; byte += 64)
         side.add(runs.at + byte, runs.stride, runs.rows);

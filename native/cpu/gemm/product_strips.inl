@@ -6,11 +6,13 @@
 
 constexpr int64_t kStripBytes = int64_t{1} << 20;  // of a packed strip
 constexpr int64_t kMostStripCols = 512, kLeastStripCols = 160;
+constexpr int64_t kMostProjected = 64;  // rank of a projection
 // Of a strip too deep for that the depth is cut into slabs, between which its sums stay there too.
-// A slab holds two blocks of depth, and an adapter's rank behind the last ones.
+// A slab holds two blocks of depth and a projection's rank: it is at hand behind the last block
+// only.
 constexpr int64_t kSlabCols = 256, kSlabRows = 512;
 template <typename P>
-constexpr int64_t kSlabDepth = 2 * P::kDepthBlock + 64;
+constexpr int64_t kSlabDepth = 2 * P::kDepthBlock + kMostProjected;
 
 // The size of a task whose terms have this depth together.
 struct StripSize {
@@ -23,8 +25,6 @@ StripSize strip_size(int64_t rows, int64_t depth) {
   if (fitting >= kLeastStripCols) return {smaller(kMostStripCols, fitting), rows, depth};
   return {kSlabCols, kSlabRows, kSlabDepth<P>};
 }
-
-constexpr int64_t kMostProjected = 64;  // rank of a projection
 
 // A task's memory.
 template <typename P>

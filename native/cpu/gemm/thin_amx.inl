@@ -4,7 +4,8 @@
 constexpr int64_t kThinPanels = 8;  // column panels of a task at most
 
 // 32 rows, `count` of which there are, of up to 32 columns as a step of a right panel. A line of
-// memory is asked for with each row.
+// memory is asked for with each row. pack_pairs does the same without that; calling it after asking
+// for all lines made a backward pass of 576 columns with an adapter 1.1 times as long.
 LOWRANK_INLINE void pack_thin_step(const uint16_t* rows, int64_t stride, int64_t count,
                                    __mmask32 cols, const uint16_t* ahead, uint16_t* to) {
   const __m512i low = pair_index(0), high = pair_index(16);
