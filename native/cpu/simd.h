@@ -46,6 +46,14 @@ LOWRANK_INLINE V load_raw(const T* from) {
   return value;
 }
 
+// Asks for the line of memory at `line`, into the first or the second cache.
+LOWRANK_INLINE void ask_for(const void* line, bool second_cache) {
+  if (second_cache)
+    __builtin_prefetch(line, 0, 2);
+  else
+    __builtin_prefetch(line, 0, 3);
+}
+
 LOWRANK_INLINE F32 load(const float* from) { return load_raw<F32>(from); }
 LOWRANK_INLINE void store(float* to, F32 value) { __builtin_memcpy(to, &value, sizeof value); }
 

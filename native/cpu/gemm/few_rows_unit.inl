@@ -8,14 +8,14 @@ constexpr int64_t kCodeRun = 8 * kLanes;  // as codes
 // Pairs of bf16. x is bf16 already; a code's value is rounded to it, as products of more rows round
 // it once it is scaled (pack_bf16.inl).
 struct SplitUnit {
-  using X = uint16_t;
+  using X = BF16;
   static constexpr int64_t kVector = kPairRun;
   static constexpr int kPairVectors = 1;  // of a run of pairs
   static constexpr int kCodeVectors = 4;  // of a run of codes
   static constexpr bool kFeelsCaches =
       true;  // fast enough to feel which cache memory is asked into
   struct alignas(64) Values {
-    X bits[2 * 16];
+    uint16_t bits[2 * 16];
   };
   static constexpr Values kValues = [] {
     Values values{};
@@ -23,7 +23,7 @@ struct SplitUnit {
     return values;
   }();
 
-  LOWRANK_INLINE static X from_float(float x) { return to_bf16(x).bits; }
+  LOWRANK_INLINE static void put(X* to, const F32* x) { store_two(to, x[0], x[1]); }
   LOWRANK_INLINE static I32 pair_values(I32 words, int) { return words; }
   // Halves of words, each by itself.
   LOWRANK_INLINE static I32 shifted(I32 words, int bits) {
@@ -49,7 +49,7 @@ struct SplitUnit {
   static constexpr int kCodeVectors = 8;
   static constexpr bool kFeelsCaches = false;
 
-  LOWRANK_INLINE static X from_float(float x) { return x; }
+  LOWRANK_INLINE static void put(X* to, const F32* x) { store(to, x[0]); }
   LOWRANK_INLINE static I32 pair_values(I32 words, int n) {
     return n == 0 ? (I32)((U32)words << 16) : (I32)((U32)words & 0xffff0000u);
   }

@@ -19,8 +19,8 @@
 //   product_strips.inl   blocking for both caches
 //   thin.inl        products with few rows over bf16 that is read where it stands
 //   thin_bf16.inl thin_amx.inl   on the vector units, in tiles
-//   few_rows_unit.inl    taking a weight's words apart for
 //   few_rows.inl    products with a handful of rows (generation), without packing
+//   few_rows_unit.inl few_rows_x.inl few_rows_nf4.inl   taking words apart, x, an NF4 weight
 //   linear*.inl head_loss*.inl   the operations
 //
 // An output element is always computed by one task, in one order of summation that depends on the
@@ -93,6 +93,8 @@ using Products = F32Policy;
 #endif
 #include "cpu/gemm/product_strips.inl"
 #include "cpu/gemm/few_rows_unit.inl"
+#include "cpu/gemm/few_rows_x.inl"
+#include "cpu/gemm/few_rows_nf4.inl"
 #include "cpu/gemm/few_rows.inl"
 #include "cpu/gemm/linear.inl"
 #include "cpu/gemm/linear_forward.inl"

@@ -15,10 +15,7 @@ struct NextWindow {
   template <typename X>
   LOWRANK_INLINE void ask_at(int64_t i) {
     if (i * static_cast<int64_t>(sizeof(X)) % 64 != 0) return;
-    if (second_cache)
-      __builtin_prefetch(line, 0, 2);
-    else
-      __builtin_prefetch(line, 0, 3);
+    ask_for(line, second_cache);
     line += 64;
   }
 };

@@ -52,6 +52,10 @@ inline std::vector<LinearCase> linear_cases() {
       {"one token", 1, 64, 96, false, Residual::kNone, false, {{0, 1, 4, 2, 0}}},
       {"one token, long rows", 1, 448, 40, true, Residual::kSeparate, false, {{0, 1, 5, 0.5f, 0}}},
       {"one token, many outputs", 1, 256, 1100, false, Residual::kNone, false, {}},
+      // So deep that fewer rows of an NF4 weight go side by side, and their scales in parts.
+      {"one token, deep", 1, 4480, 43, false, Residual::kNone, false, {}},
+      {"one token, deeper", 1, 8512, 9, false, Residual::kNone, false, {}},
+      {"two tokens", 2, 192, 41, false, Residual::kNone, false, {{0, 2, 4, 1, 0}}},
       {"seven tokens", 7, 320, 37, false, Residual::kOutput, false, {}},
       {"few tokens", 5, 65, 33, true, Residual::kSeparate, false, {}, false, true, true, true},
       {"plain", 37, 100, 70, false, Residual::kOutput, false, {}},
