@@ -13,8 +13,6 @@ namespace {
 
 #include "cpu/kernels/attention_forward.inl"
 
-#include "cpu/kernels/attention_decode.inl"
-
 #include "cpu/kernels/attention_backward.inl"
 
 // Products of bf16 panels, in tiles or on the vector units. Each file needs those before it.
@@ -37,6 +35,7 @@ namespace {
 #include "cpu/kernels/attention_forward_bf16.inl"
 #include "cpu/kernels/attention_backward_bf16.inl"
 #endif
+#include "cpu/kernels/attention_decode.inl"
 // clang-format on
 
 // Heads of one group that a forward task takes at most; more would not fit the scratch.

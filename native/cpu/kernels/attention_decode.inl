@@ -3,8 +3,10 @@
 
 constexpr int64_t kDecodeKeys = 64;  // that the running maximum is brought up to date for
 // Keys that all heads pass by before the next ones, so that memory is read nearly in order: 8 rows
-// of 2 KiB arrive at 45 GB/s, one head's 256 bytes of each row at 29 (Zen 5, two cores).
-constexpr int64_t kWindowKeys = 8;
+// of 2 KiB arrive at 45 GB/s, one head's 256 bytes of each row at 29 (Zen 5, two cores). A window
+// waits in the first cache while the one before is read: rows of 2 KiB do so four by four.
+constexpr int kMostWindowKeys = 8;
+constexpr int64_t kMostWindowBytes = 8192;
 
 // Asks for the window behind the one that is read, line by line in memory's order.
 struct NextWindow {
@@ -46,37 +48,68 @@ LOWRANK_INLINE F32 reduce_all(F32 (&sums)[kLanes]) {
   return fold<1>(sums[0], sums[1], kAll);
 }
 
-// scores[h][j] = q[h] . k[j] for kHeads heads, kDecodeKeys apart.
-template <int kHeads, typename X>
-void decode_scores(const float* q, int64_t q_stride, const X* k, int64_t k_stride, int64_t keys,
-                   int64_t head_dim, NextWindow& next, float* scores) {
+// What scores are summed from: vectors of f32, q having been made into some.
+template <typename X>
+struct FloatScores {
+  using Query = float;
+  static constexpr int kStep = kLanes;
+  LOWRANK_INLINE static F32 at(const float* q) { return load(q); }
+  LOWRANK_INLINE static F32 at(const BF16* k) { return load(k); }
+  LOWRANK_INLINE static F32 add(F32 sum, F32 q, F32 k) { return fma(q, k, sum); }
+  static const float* query(const AttentionForward& op, int64_t row, float* memory) {
+    const int64_t stride = query_stride(op);
+    for (int64_t h = 0; h < op.heads; ++h)
+      pack_row(row_of<const X>(op.q, row, h * op.head_dim), op.head_dim, 1, memory + h * stride);
+    return memory;
+  }
+  static int64_t query_stride(const AttentionForward& op) { return tile_stride(op.head_dim); }
+};
+
+#ifdef LOWRANK_BF16_UNIT
+// Pairs of bf16 as they stand.
+struct PairScores {
+  using Query = BF16;
+  static constexpr int kStep = 2 * kLanes;
+  LOWRANK_INLINE static U32 at(const BF16* from) { return load_raw<U32>(from); }
+  LOWRANK_INLINE static F32 add(F32 sum, U32 q, U32 k) { return BF16Unit::add(sum, q, k); }
+  static const BF16* query(const AttentionForward& op, int64_t row, float*) {
+    return row_of<const BF16>(op.q, row, 0);
+  }
+  static int64_t query_stride(const AttentionForward& op) { return op.head_dim; }
+};
+#endif
+
+// scores[h][j] = scale q[h] . k[j] for kHeads heads, kDecodeKeys apart.
+template <typename Unit, int kHeads, int kWindowKeys, typename X>
+void decode_scores(const typename Unit::Query* q, int64_t q_stride, const X* k, int64_t k_stride,
+                   int64_t keys, int64_t head_dim, float scale, NextWindow& next, float* scores) {
   constexpr int kKeys = kLanes / kHeads < kWindowKeys ? kLanes / kHeads : kWindowKeys;
-  const int64_t whole = head_dim / kLanes * kLanes;
+  const int64_t whole = head_dim / Unit::kStep * Unit::kStep;
   for (int64_t j = 0; j < keys; j += kKeys) {
     const X* rows[kKeys];
     for (int n = 0; n < kKeys; ++n) rows[n] = k + smaller(j + n, keys - 1) * k_stride;
     F32 sums[kLanes] = {};
-    for (int64_t i = 0; i < whole; i += kLanes) {
-      F32 query[kHeads];
-      for (int h = 0; h < kHeads; ++h) query[h] = load(q + h * q_stride + i);
+    for (int64_t i = 0; i < whole; i += Unit::kStep) {
+      decltype(Unit::at(q)) query[kHeads];
+      for (int h = 0; h < kHeads; ++h) query[h] = Unit::at(q + h * q_stride + i);
 #pragma GCC unroll 16
       for (int n = 0; n < kKeys; ++n) {
         next.ask_at<X>(i);
-        const F32 key = load(rows[n] + i);
+        const auto key = Unit::at(rows[n] + i);
 #pragma GCC unroll 4
         for (int h = 0; h < kHeads; ++h)
-          sums[n * kHeads + h] = fma(query[h], key, sums[n * kHeads + h]);
+          sums[n * kHeads + h] = Unit::add(sums[n * kHeads + h], query[h], key);
       }
     }
-    const F32 totals = reduce_all(sums);
-    for (int n = 0; n < smaller(kKeys, keys - j); ++n) {
-      for (int h = 0; h < kHeads; ++h) {
-        float score = totals[n * kHeads + h];
-        for (int64_t i = whole; i < head_dim; ++i)
-          score += q[h * q_stride + i] * to_float(rows[n][i]);
-        scores[h * kDecodeKeys + j + n] = score;
-      }
-    }
+    const F32 totals = reduce_all(sums) * scale;
+    const int64_t count = smaller(kKeys, keys - j);
+    for (int n = 0; n < count; ++n)
+      for (int h = 0; h < kHeads; ++h) scores[h * kDecodeKeys + j + n] = totals[n * kHeads + h];
+    for (int64_t i = whole; i < head_dim; ++i)
+      for (int n = 0; n < count; ++n)
+        for (int h = 0; h < kHeads; ++h)
+          scores[h * kDecodeKeys + j + n] +=
+              to_float(q[h * q_stride + i]) * to_float(rows[n][i]) * scale;
   }
 }
 
@@ -166,17 +199,17 @@ inline int64_t decode_floats(const AttentionForward& op) {
 }
 
 // The sums of part `index` over its keys.
-template <typename X>
+template <typename X, typename Unit, int kWindowKeys>
 void decode_part(const AttentionForward& op, const DecodeWorkspace& all, int64_t index,
                  bool second_cache, float* memory) {
   const KeyPart& part = all.parts[index];
   const Document document(op, part.document);
-  const int64_t dim = op.head_dim, stride = all.stride, q_stride = tile_stride(dim);
-  float *q = memory, *scores = q + op.heads * q_stride;
+  const int64_t dim = op.head_dim, stride = all.stride, q_stride = Unit::query_stride(op);
+  const typename Unit::Query* q = Unit::query(op, document.q_begin, memory);
+  float* scores = memory + op.heads * tile_stride(dim);
   float* out = all.out + index * op.heads * stride;
   float *running = all.max + index * op.heads, *sum = all.sum + index * op.heads;
   for (int64_t h = 0; h < op.heads; ++h) {
-    pack_row(row_of<const X>(op.q, document.q_begin, h * dim), dim, op.scale, q + h * q_stride);
     for (int64_t i = 0; i < stride; ++i) out[h * stride + i] = 0;
     running[h] = kMasked;
     sum[h] = 0;
@@ -186,9 +219,9 @@ void decode_part(const AttentionForward& op, const DecodeWorkspace& all, int64_t
     for (int64_t j = 0; j < keys; j += kWindowKeys) {
       NextWindow next = window_at<X>(op.k, row + j + kWindowKeys, second_cache);
       for_each_heads(op, [&](auto count, int64_t head, int64_t column) {
-        decode_scores<decltype(count)::kHeads>(
+        decode_scores<Unit, decltype(count)::kHeads, kWindowKeys>(
             q + head * q_stride, q_stride, row_of<const X>(op.k, row + j, column), op.k.stride,
-            smaller(kWindowKeys, keys - j), dim, next, scores + head * kDecodeKeys + j);
+            smaller(kWindowKeys, keys - j), dim, op.scale, next, scores + head * kDecodeKeys + j);
       });
     }
     for (int64_t h = 0; h < op.heads; ++h)
@@ -230,15 +263,28 @@ void add_parts(const AttentionForward& op, const DecodeWorkspace& all, int64_t f
   if (op.lse) op.lse[head * op.q.rows + row] = high + __builtin_logf(sum);
 }
 
+template <typename X, typename Unit>
+auto decode_part_for(const AttentionForward& op) {
+  const int64_t row_bytes = op.k.stride * static_cast<int64_t>(sizeof(X));
+  return kMostWindowKeys * row_bytes <= kMostWindowBytes
+             ? decode_part<X, Unit, kMostWindowKeys>
+             : decode_part<X, Unit, kMostWindowKeys / 2>;
+}
+
 template <typename X>
 void decode(CpuDevice& device, const AttentionForward& op) {
   const DecodeWorkspace all = decode_workspace(op);
+  auto sum_part = decode_part_for<X, FloatScores<X>>(op);
+#ifdef LOWRANK_BF16_UNIT
+  if constexpr (sizeof(X) == sizeof(BF16))
+    if (op.head_dim % PairScores::kStep == 0) sum_part = decode_part_for<X, PairScores>(op);
+#endif
   for (int32_t first = 0; first < op.documents; first += kDecodeDocuments) {
     const auto end = static_cast<int32_t>(smaller(first + kDecodeDocuments, op.documents));
     const int64_t parts = plan_key_parts(op, first, end, all);
     device.pool.parallel_for(parts, [&](int64_t part, int worker) {
-      decode_part<X>(op, all, part, device.asks_second_cache,
-                     static_cast<float*>(device.thread_scratch(worker)));
+      sum_part(op, all, part, device.asks_second_cache,
+               static_cast<float*>(device.thread_scratch(worker)));
     });
     device.pool.parallel_for((end - first) * op.heads, [&](int64_t task, int) {
       const int32_t* of_document = all.first_part + task / op.heads;

@@ -50,6 +50,7 @@ const std::vector<Case>& cases() {
       {"decode", {1, 1, 1}, {300, 1, 65}, 6, 2, 64, 0},
       {"decode of an odd head", {1}, {77}, 5, 1, 13, 0},
       {"decode in a window", {1, 1}, {300, 20}, 3, 1, 128, 70},
+      {"decode of wide rows", {1, 1}, {131, 9}, 16, 8, 96, 0},
       {"decode over parts of many keys", {1}, {4200}, 3, 1, 40, 0},
       {"decode in a window over parts", {1}, {4500}, 2, 1, 16, 4200},
       {"decode of more documents than are planned at once", std::vector<int32_t>(35, 1),
