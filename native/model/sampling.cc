@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -21,21 +20,68 @@ void check_options(const SamplingOptions& options) {
   require(options.top_p > 0 && options.top_p <= 1, "top_p", "top_p must be above 0 and at most 1");
 }
 
+// Not a number a softmax can take: plus infinity or NaN.
+bool is_bad(float logit) { return !(logit < std::numeric_limits<float>::infinity()); }
+
 int32_t find_largest(const std::vector<float>& logits) {
-  int32_t largest = -1;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i]) || logits[i] == std::numeric_limits<float>::infinity())
-      throw Error(ErrorCode::kNotFinite, "the model's output is not finite",
-                  "logit " + std::to_string(i), "the model or the adapter holds bad values");
-    if (logits[i] == -std::numeric_limits<float>::infinity()) continue;
-    if (largest < 0 || logits[i] > logits[static_cast<size_t>(largest)])
-      largest = static_cast<int32_t>(i);
+  // The search for the maximum is a loop of few instructions: it takes a part of every token.
+  float largest = -std::numeric_limits<float>::infinity();
+  bool bad = false;
+  for (const float logit : logits) {
+    bad |= is_bad(logit);
+    largest = logit > largest ? logit : largest;
   }
-  if (largest < 0) throw Error(ErrorCode::kNotFinite, "the model excludes every token", "logits");
-  return largest;
+  if (bad)
+    throw Error(ErrorCode::kNotFinite, "the model's output is not finite",
+                "logit " + std::to_string(std::find_if(logits.begin(), logits.end(), is_bad) -
+                                          logits.begin()),
+                "the model or the adapter holds bad values");
+  if (largest == -std::numeric_limits<float>::infinity())
+    throw Error(ErrorCode::kNotFinite, "the model excludes every token", "logits");
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
 }
 
 }  // namespace
+
+void Sampler::drop_behind(const Candidate& last) {
+  std::erase_if(candidates_, [&](const Candidate& c) { return comes_before(last, c); });
+}
+
+void Sampler::keep_largest(size_t count) {
+  if (count >= candidates_.size()) return;
+  selected_.resize(count);
+  std::partial_sort_copy(candidates_.begin(), candidates_.end(), selected_.begin(), selected_.end(),
+                         comes_before);
+  drop_behind(selected_.back());
+}
+
+// Keeps the smallest set of the most likely whose weights reach `wanted`. Halves that can't hold
+// the set's last member are put aside unsorted: a sort of a flat distribution would take longer
+// than the model does.
+void Sampler::keep_mass(double wanted) {
+  double total = 0;
+  for (const Candidate& c : candidates_) total += c.weight;
+  // Those below make less than what may be missing, all together.
+  const double least = (total - wanted) / static_cast<double>(candidates_.size());
+  selected_.clear();
+  for (const Candidate& c : candidates_)
+    if (c.weight >= least) selected_.push_back(c);
+  auto begin = selected_.begin(), end = selected_.end();
+  double mass = 0;  // of what comes before `begin`
+  while (end - begin > 1) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, comes_before);
+    double half = 0;
+    for (auto c = begin; c != middle; ++c) half += c->weight;
+    if (mass + half >= wanted) {
+      end = middle;
+    } else {
+      mass += half;
+      begin = middle;
+    }
+  }
+  drop_behind(*begin);
+}
 
 int32_t Sampler::sample(const std::vector<float>& logits, const SamplingOptions& options,
                         int64_t position) {
@@ -43,51 +89,33 @@ int32_t Sampler::sample(const std::vector<float>& logits, const SamplingOptions&
   const int32_t largest = find_largest(logits);
   if (options.temperature == 0 || options.top_k == 1) return largest;
 
-  const size_t count = logits.size();
+  candidates_.clear();
+  for (size_t i = 0; i < logits.size(); ++i)
+    candidates_.push_back({logits[i], static_cast<int32_t>(i), 0});
+  if (options.top_k > 0) keep_largest(static_cast<size_t>(options.top_k));
   const double peak = logits[static_cast<size_t>(largest)];
-  const auto unnormalised = [&](int32_t token) {
-    return std::exp((double{logits[static_cast<size_t>(token)]} - peak) / options.temperature);
-  };
-  order_.resize(count);
-  std::iota(order_.begin(), order_.end(), 0);
-  const auto before = [&](int32_t a, int32_t b) {
-    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-    return x > y || (x == y && a < b);
-  };
-  const size_t candidates =
-      options.top_k > 0 ? std::min(count, static_cast<size_t>(options.top_k)) : count;
-  // Sorted in growing pieces: usually a few tokens hold nearly all of the probability.
-  size_t sorted = 0;
-  const auto sort_up_to = [&](size_t end) {
-    std::partial_sort(order_.begin() + static_cast<std::ptrdiff_t>(sorted),
-                      order_.begin() + static_cast<std::ptrdiff_t>(end), order_.end(), before);
-    sorted = end;
-  };
-
   double total = 0;
-  if (options.top_k > 0) {
-    sort_up_to(candidates);
-    for (size_t i = 0; i < candidates; ++i) total += unnormalised(order_[i]);
-  } else {
-    for (size_t i = 0; i < count; ++i) total += unnormalised(static_cast<int32_t>(i));
+  for (Candidate& c : candidates_) {
+    c.weight = std::exp((c.logit - peak) / options.temperature);
+    total += c.weight;
   }
-  const double wanted =
-      options.top_p < 1 ? double{options.top_p} * total : std::numeric_limits<double>::infinity();
-  probability_.clear();
-  double mass = 0;
-  for (size_t i = 0; i < candidates && mass < wanted; ++i) {
-    if (i == sorted) sort_up_to(std::min(candidates, std::max<size_t>(64, sorted * 4)));
-    mass += unnormalised(order_[i]);
-    probability_.push_back(mass);
+  if (options.top_p < 1) {
+    keep_mass(double{options.top_p} * total);
+    total = 0;
+    for (const Candidate& c : candidates_) total += c.weight;
   }
 
   const uint64_t key =
       random_key(options.seed, RandomUse::kSample, static_cast<uint64_t>(position));
-  const double draw = random_uniform(key, 0) * mass;
-  const auto chosen = std::upper_bound(probability_.begin(), probability_.end(), draw);
-  const auto index = std::min<std::ptrdiff_t>(chosen - probability_.begin(),
-                                              static_cast<std::ptrdiff_t>(probability_.size()) - 1);
-  return order_[static_cast<size_t>(index)];
+  double left = random_uniform(key, 0) * total;
+  int32_t chosen = largest;
+  for (const Candidate& c : candidates_) {
+    if (c.weight == 0) continue;
+    chosen = c.token;
+    left -= c.weight;
+    if (left < 0) break;
+  }
+  return chosen;
 }
 
 }  // namespace lowrank

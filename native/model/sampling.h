@@ -19,8 +19,20 @@ class Sampler {
                  int64_t position);
 
  private:
-  std::vector<int32_t> order_;
-  std::vector<double> probability_;
+  struct Candidate {
+    float logit;
+    int32_t token;
+    double weight;  // e^((logit - the largest) / temperature)
+  };
+  static bool comes_before(const Candidate& a, const Candidate& b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+  }
+  void keep_largest(size_t count);
+  void keep_mass(double wanted);
+  void drop_behind(const Candidate& last);
+
+  std::vector<Candidate> candidates_;  // in the vocabulary's order
+  std::vector<Candidate> selected_;    // some of them, in any order
 };
 
 }  // namespace lowrank

@@ -72,7 +72,7 @@ TEST(top_k_and_top_p_cut_the_tail) {
   CHECK(seen[2] > 0);
 }
 
-TEST(a_large_vocabulary_is_sorted_in_pieces) {
+TEST(a_flat_distribution_keeps_thousands_of_tokens) {
   std::vector<float> logits(5000);
   const uint64_t key = random_key(3, RandomUse::kTest);
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = random_uniform(key, i);
@@ -87,7 +87,7 @@ TEST(a_large_vocabulary_is_sorted_in_pieces) {
   Sampler sampler;
   for (int i = 0; i < 200; ++i) {
     const int32_t token = sampler.sample(logits, with(1, 0, 0.9f), i);
-    CHECK(logits[static_cast<size_t>(token)] >= sorted[kept]);
+    CHECK(logits[static_cast<size_t>(token)] >= sorted[kept - 1]);
   }
 }
 
