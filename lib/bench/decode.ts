@@ -1,6 +1,7 @@
 // Generation of one sequence, against the memory bandwidth measured beside it: every token reads
 // every weight once, so bandwidth is the limit.
 
+import type { NativeProfileRow } from '../native/addon.js';
 import { loadAddon } from '../native/load_addon.js';
 import { shapeConfig } from './shapes.js';
 import { median } from './statistics.js';
@@ -15,6 +16,7 @@ export interface DecodeBenchOptions {
   device?: string;
   threads?: number;
   isa?: string;
+  profile?: boolean;
 }
 
 export interface DecodeBenchRow {
@@ -33,12 +35,15 @@ export interface DecodeBenchRow {
   share_of_bandwidth: number;
 }
 
-export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBenchRow> {
+/** The profile is of the measured tokens; keeping it takes some of their time. */
+export async function benchDecode(
+  options: DecodeBenchOptions,
+): Promise<{ row: DecodeBenchRow; profile: NativeProfileRow[] }> {
   const addon = loadAddon();
-  const { threads, isa } = options;
+  const { threads, isa, profile: profiled = false } = options;
   const device = { device: options.device ?? 'auto', threads, isa };
   const model = await addon.createModel(
-    device,
+    { ...device, profile: profiled },
     await shapeConfig(options.shape, options.dtype),
     { compute: options.dtype, quantization: options.quantization, trainable: false },
     1,
@@ -49,6 +54,7 @@ export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBe
   const began = performance.now();
   await generator.prefill(prompt);
   const prefill = (performance.now() - began) / 1000;
+  await model.takeProfile();
   const seconds: number[] = [];
   const rates: number[] = [];
   for (let step = 0; step < options.steps; step++) {
@@ -57,6 +63,7 @@ export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBe
     await generator.next({ temperature: 0, topK: 0, topP: 1, seed: 0 });
     seconds.push((performance.now() - started) / 1000);
   }
+  const profile = await model.takeProfile();
   // One row of an input embedding of its own is next to nothing.
   const embedding = info.vocabulary * info.hidden * (options.dtype === 'bf16' ? 2 : 4);
   const weights = info.weightBytes - (info.tiedEmbeddings ? 0 : embedding);
@@ -66,7 +73,7 @@ export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBe
   const perToken = median(seconds);
   await generator.dispose();
   await model.dispose();
-  return {
+  const row = {
     shape: options.shape,
     quantization: options.quantization,
     dtype: options.dtype,
@@ -81,4 +88,5 @@ export async function benchDecode(options: DecodeBenchOptions): Promise<DecodeBe
     read_bytes_per_second: bytes / perToken,
     share_of_bandwidth: bytes / perToken / median(rates),
   };
+  return { row, profile };
 }

@@ -11,6 +11,7 @@ import { benchMemory } from '../bench/memory.js';
 import { saveResults } from '../bench/results.js';
 import { SHAPE_NAMES } from '../bench/shapes.js';
 import { benchTrain } from '../bench/train.js';
+import type { NativeProfileRow } from '../native/addon.js';
 import { addFlags, kebab, parseOptions } from './flags.js';
 import { formatBytes } from './progress.js';
 
@@ -29,6 +30,7 @@ const device = {
   ...processor,
 };
 const results = z.string().optional().describe('folder to append the rows to, as CSV');
+const profile = z.boolean().default(false).describe('show the time of every operation');
 const steps = (count: number, text: string) =>
   z.number().int().positive().default(count).describe(text);
 
@@ -42,7 +44,7 @@ const trainShape = {
   steps: steps(3, 'measured steps, after one to warm up'),
   checkpointing: z.enum(['none', 'block', 'auto']).default('auto').describe('what is recomputed'),
   ...device,
-  profile: z.boolean().default(false).describe('show the time of every operation'),
+  profile,
   results,
 };
 const kernelsShape = {
@@ -68,6 +70,7 @@ const decodeShape = {
   seq: seq.describe('tokens in the cache'),
   steps: steps(32, 'measured tokens'),
   ...device,
+  profile,
   results,
 };
 
@@ -85,6 +88,22 @@ const percent = (share: number) => (Number.isFinite(share) ? `${(share * 100).to
 const giga = (rate: number) => (rate / 1e9).toFixed(1);
 const milliseconds = (seconds: number) => (seconds * 1e3).toPrecision(4);
 
+/** The operations of `steps` steps that took `seconds` each, against a peak where one is given. */
+function profileTable(rows: NativeProfileRow[], steps: number, seconds: number, peak?: number) {
+  return table(
+    ['operation', 'shape', 'calls', 'ms a step', 'share', 'of peak', 'GB/s'],
+    rows.map((r) => [
+      r.op,
+      r.shape,
+      r.calls / steps,
+      milliseconds(r.seconds / steps),
+      percent(r.seconds / (steps * seconds)),
+      peak !== undefined && r.flops > 0 ? percent(r.flops / r.seconds / peak) : '',
+      giga(r.bytes / r.seconds),
+    ]),
+  );
+}
+
 const trainSchema = z.strictObject(trainShape);
 
 async function trainCommand(options: z.output<typeof trainSchema>, json: boolean) {
@@ -98,21 +117,8 @@ async function trainCommand(options: z.output<typeof trainSchema>, json: boolean
     `${percent(row.share_of_peak)} of the measured peak of ${giga(row.peak_flops_per_second)} GFLOP/s, ` +
     `${percent(row.mfu)} without recomputation\n` +
     `peak memory ${formatBytes(row.peak_memory_bytes)}, of which planned ${formatBytes(row.planned_bytes)}\n`;
-  if (options.profile) {
-    const total = options.steps * row.seconds_per_step;
-    text += table(
-      ['operation', 'shape', 'calls', 'ms a step', 'share', 'of peak', 'GB/s'],
-      profile.map((r) => [
-        r.op,
-        r.shape,
-        r.calls / options.steps,
-        milliseconds(r.seconds / options.steps),
-        percent(r.seconds / total),
-        r.flops > 0 ? percent(r.flops / r.seconds / row.peak_flops_per_second) : '',
-        giga(r.bytes / r.seconds),
-      ]),
-    );
-  }
+  if (options.profile)
+    text += profileTable(profile, options.steps, row.seconds_per_step, row.peak_flops_per_second);
   return text;
 }
 
@@ -162,14 +168,15 @@ async function memoryCommand(options: z.output<typeof memorySchema>, json: boole
 const decodeSchema = z.strictObject(decodeShape);
 
 async function decodeCommand(options: z.output<typeof decodeSchema>, json: boolean) {
-  const row = await benchDecode(options);
+  const { row, profile } = await benchDecode(options);
   if (options.results) await saveResults(options.results, 'decode', [row]);
-  if (json) return JSON.stringify(row) + '\n';
-  return (
+  if (json) return JSON.stringify(options.profile ? { row, profile } : row) + '\n';
+  let text =
     `${row.shape} ${row.quantization} ${row.dtype}, ${row.seq} tokens in the cache, ${row.isa}, ${row.threads} threads\n` +
     `${row.tokens_per_second.toFixed(1)} tokens/s, ${giga(row.read_bytes_per_second)} GB/s read: ` +
-    `${percent(row.share_of_bandwidth)} of the measured bandwidth; prefill ${row.prefill_tokens_per_second.toFixed(0)} tokens/s\n`
-  );
+    `${percent(row.share_of_bandwidth)} of the measured bandwidth; prefill ${row.prefill_tokens_per_second.toFixed(0)} tokens/s\n`;
+  if (options.profile) text += profileTable(profile, options.steps, 1 / row.tokens_per_second);
+  return text;
 }
 
 function addCommand<S extends z.ZodRawShape>(

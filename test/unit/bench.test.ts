@@ -109,10 +109,14 @@ describe('training bench', () => {
       seq: 8,
       steps: 4,
       threads: 1,
+      profile: true,
     });
-    expect(decode.tokens_per_second).toBeGreaterThan(0);
+    expect(decode.row.tokens_per_second).toBeGreaterThan(0);
     // Every weight once (the tied embedding as head), and the cache: 2 layers, 2 x 16 x 8 values.
-    expect(decode.bytes_per_token).toBeGreaterThan(4 * 2 * 2 * 16 * 8);
+    expect(decode.row.bytes_per_token).toBeGreaterThan(4 * 2 * 2 * 16 * 8);
+    // Of the measured tokens alone: a layer's attention once a token.
+    const attention = decode.profile.filter((r) => r.op === 'attention_forward');
+    expect(attention.reduce((sum, r) => sum + r.calls, 0)).toBe(4 * 2);
   });
 
   it('names an unknown shape', async () => {
