@@ -42,11 +42,11 @@ LOWRANK_INLINE int64_t split_stride(const Source& weight, int64_t depth) {
 }
 
 template <int... kLane>
-LOWRANK_INLINE F32 every_second(F32 a, F32 b, LaneList<kLane...>) {
+LOWRANK_INLINE F32 even_places(F32 a, F32 b, LaneList<kLane...>) {
   return __builtin_shufflevector(a, b, 2 * kLane...);
 }
 template <int... kLane>
-LOWRANK_INLINE F32 every_other(F32 a, F32 b, LaneList<kLane...>) {
+LOWRANK_INLINE F32 odd_places(F32 a, F32 b, LaneList<kLane...>) {
   return __builtin_shufflevector(a, b, (2 * kLane + 1)...);
 }
 
@@ -57,8 +57,8 @@ LOWRANK_INLINE void unshuffle(F32 (&values)[kCount]) {
 #pragma GCC unroll 4
   for (int i = 0; i < kCount / 2; ++i) {
     const F32 a = values[2 * i], b = values[2 * i + 1];
-    values[i] = every_second(a, b, AllLanes{});
-    odd[i] = every_other(a, b, AllLanes{});
+    values[i] = even_places(a, b, AllLanes{});
+    odd[i] = odd_places(a, b, AllLanes{});
   }
   for (int i = 0; i < kCount / 2; ++i) values[kCount / 2 + i] = odd[i];
 }
