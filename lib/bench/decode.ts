@@ -40,10 +40,10 @@ export async function benchDecode(
   options: DecodeBenchOptions,
 ): Promise<{ row: DecodeBenchRow; profile: NativeProfileRow[] }> {
   const addon = loadAddon();
-  const { threads, isa, profile: profiled = false } = options;
+  const { threads, isa } = options;
   const device = { device: options.device ?? 'auto', threads, isa };
   const model = await addon.createModel(
-    { ...device, profile: profiled },
+    { ...device, profile: options.profile ?? false },
     await shapeConfig(options.shape, options.dtype),
     { compute: options.dtype, quantization: options.quantization, trainable: false },
     1,

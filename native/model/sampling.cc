@@ -55,12 +55,16 @@ void Sampler::keep_largest(size_t count) {
   drop_behind(selected_.back());
 }
 
-// Keeps the smallest set of the most likely whose weights reach `wanted`. Halves that can't hold
-// the set's last member are put aside unsorted: a sort of a flat distribution would take longer
-// than the model does.
-void Sampler::keep_mass(double wanted) {
+double Sampler::total_weight() const {
   double total = 0;
   for (const Candidate& c : candidates_) total += c.weight;
+  return total;
+}
+
+// Keeps the smallest set of the most likely whose weights reach `wanted` of `total`. Halves that
+// can't hold the set's last member are put aside unsorted: a sort of a flat distribution would take
+// longer than the model does.
+void Sampler::keep_mass(double wanted, double total) {
   // Those below make less than what may be missing, all together.
   const double least = (total - wanted) / static_cast<double>(candidates_.size());
   selected_.clear();
@@ -94,15 +98,11 @@ int32_t Sampler::sample(const std::vector<float>& logits, const SamplingOptions&
     candidates_.push_back({logits[i], static_cast<int32_t>(i), 0});
   if (options.top_k > 0) keep_largest(static_cast<size_t>(options.top_k));
   const double peak = logits[static_cast<size_t>(largest)];
-  double total = 0;
-  for (Candidate& c : candidates_) {
-    c.weight = std::exp((c.logit - peak) / options.temperature);
-    total += c.weight;
-  }
+  for (Candidate& c : candidates_) c.weight = std::exp((c.logit - peak) / options.temperature);
+  double total = total_weight();
   if (options.top_p < 1) {
-    keep_mass(double{options.top_p} * total);
-    total = 0;
-    for (const Candidate& c : candidates_) total += c.weight;
+    keep_mass(double{options.top_p} * total, total);
+    total = total_weight();
   }
 
   const uint64_t key =

@@ -28,8 +28,9 @@ class Sampler {
     return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
   }
   void keep_largest(size_t count);
-  void keep_mass(double wanted);
+  void keep_mass(double wanted, double total);
   void drop_behind(const Candidate& last);
+  double total_weight() const;
 
   std::vector<Candidate> candidates_;  // in the vocabulary's order
   std::vector<Candidate> selected_;    // some of them, in any order

@@ -53,8 +53,10 @@ template <typename X>
 struct FloatScores {
   using Query = float;
   static constexpr int kStep = kLanes;
-  LOWRANK_INLINE static F32 at(const float* q) { return load(q); }
-  LOWRANK_INLINE static F32 at(const BF16* k) { return load(k); }
+  template <typename T>
+  LOWRANK_INLINE static F32 at(const T* from) {
+    return load(from);
+  }
   LOWRANK_INLINE static F32 add(F32 sum, F32 q, F32 k) { return fma(q, k, sum); }
   static const float* query(const AttentionForward& op, int64_t row, float* memory) {
     const int64_t stride = query_stride(op);
