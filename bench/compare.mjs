@@ -206,3 +206,5 @@ try {
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
+// After a failure sides still wait for a line: their input ends with this process.
+process.exit();

@@ -17,8 +17,8 @@
 //   product.inl     operands, tiles and tasks of a blocked product
 //   product_blocks.inl   blocking for the first cache
 //   product_strips.inl   blocking for both caches
-//   thin.inl        products with few rows over bf16 that is read where it stands
-//   thin_bf16.inl thin_amx.inl   on the vector units, in tiles
+//   thin.inl        products with few rows over values that are read where they stand
+//   thin_vectors.inl thin_amx.inl   on the vector units, in tiles
 //   few_rows.inl    products with a handful of rows (generation), without packing
 //   few_rows_unit.inl few_rows_x.inl few_rows_nf4.inl   taking words apart, x, an NF4 weight
 //   linear*.inl head_loss*.inl   the operations
@@ -83,13 +83,11 @@ using Products = F32Policy;
 #include "cpu/gemm/epilogue.inl"
 #include "cpu/gemm/product.inl"
 #include "cpu/gemm/product_blocks.inl"
-#ifdef LOWRANK_BF16_PRODUCTS
 #include "cpu/gemm/thin.inl"
 #ifdef LOWRANK_AMX
 #include "cpu/gemm/thin_amx.inl"
 #else
-#include "cpu/gemm/thin_bf16.inl"
-#endif
+#include "cpu/gemm/thin_vectors.inl"
 #endif
 #include "cpu/gemm/product_strips.inl"
 #include "cpu/gemm/few_rows_unit.inl"

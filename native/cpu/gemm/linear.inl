@@ -46,11 +46,7 @@ PackedLeft<P> pack_rows_of_segment(CpuDevice& device, Source source, const LoraS
 // The left operand of an adapter's gradients, [rank, rows].
 template <typename P>
 int64_t adapter_left_bytes(int64_t rank, int64_t rows) {
-#ifdef LOWRANK_BF16_PRODUCTS
   return larger(packed_left_bytes<P>(rank, rows), thin_left_bytes(rows));
-#else
-  return packed_left_bytes<P>(rank, rows);
-#endif
 }
 
 template <typename P>

@@ -17,12 +17,10 @@ void adapter_gradients(CpuDevice& device, const LinearBackward& op, const LoraSe
   epilogue.accumulate = true;
   // out [rank, cols] = left^T x right.
   const auto multiply_rows = [&](const Source& left, const Source& right, int64_t cols) {
-#ifdef LOWRANK_BF16_PRODUCTS
     if (is_thin(right, rank, cols)) {
       multiply_thin(device, left, right, rank, rows, cols, epilogue, packed);
       return;
     }
-#endif
     Term<P> term;
     term.left = pack_left<P>(device, {left, true}, 0, rank, rows, packed);
     term.right = {right, false};

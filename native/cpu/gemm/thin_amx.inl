@@ -1,7 +1,8 @@
 // Thin products (thin.inl) in tiles. 32 rows of the right operand are packed while those before
 // them are multiplied.
 
-constexpr int64_t kThinPanels = 8;  // column panels of a task at most
+constexpr int64_t kThinCols = 32;   // a panel: a line of every row
+constexpr int64_t kThinPanels = 8;  // of a task at most
 
 // 32 rows, `count` of which there are, of up to 32 columns as a step of a right panel. A line of
 // memory is asked for with each row. pack_pairs does the same without that; calling it after asking
@@ -68,7 +69,7 @@ void multiply_thin(CpuDevice& device, const Source& left, const Source& right, i
       const auto multiply = rank > 16 ? multiply_thin_panel<2> : multiply_thin_panel<1>;
       multiply(packed.data, packed.row_stride, from, right.stride, depth,
                smaller(kThinCols, end - col), ahead, sums);
-      add_thin(epilogue, sums, rank, col, smaller(kThinCols, end - col));
+      add_thin(epilogue, sums, kThinCols, rank, col, smaller(kThinCols, end - col));
     }
   });
 }
