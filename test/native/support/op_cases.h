@@ -87,6 +87,8 @@ inline std::vector<LinearCase> linear_cases() {
        true},
       {"long", 300, 48, 31, false, Residual::kNone, false, {{0, 300, 5, 1, 0}}, false, true, true},
       {"deep", 300, 288, 96, false, Residual::kNone, false, {{0, 300, 16, 1, 0}}, true, true, true},
+      // More columns than a task of an adapter's gradient takes, and ranks in two parts.
+      {"wide adapter", 67, 64, 1088, false, Residual::kNone, false, {{0, 67, 24, 1, 0}}},
       {"wide", 6, 515, 300, false, Residual::kNone, true, {{0, 6, 33, 1, 0}}, true},
       {"blocks of depth", 70, 700, 96, false, Residual::kSeparate, false, {{0, 70, 4, 1, 0}}, true},
       {"blocks of depth, in place", 64, 640, 64, false, Residual::kOutput, false, {}, true},
