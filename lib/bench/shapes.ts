@@ -121,8 +121,9 @@ interface FlopInput {
  * Floating-point operations per trained token as counted for MFU: 2 per multiply-add of the forward
  * pass, twice that of the backward pass for what is trained, once for frozen weights (no weight
  * gradient): frozen linears and head 4 N, trained ones 6 N, adapters 6 N, causal attention
- * 6 L s d with half of s seen on average. `recompute` counts one more forward pass of the blocks
- * alone, which MFU gives no credit for.
+ * 6 L s d with half of s seen on average. `recompute` counts what makes the blocks' activations
+ * again, all of a forward pass but the last linear, which MFU gives no credit for;
+ * `adapterParameters` is then without that linear's.
  */
 export function flopsPerToken(
   model: FlopInput,
@@ -131,13 +132,14 @@ export function flopsPerToken(
   adapterParameters: number,
 ): number {
   const attention = model.heads * model.headDim;
+  const again = method === 'recompute';
   const block =
     2 * model.hidden * attention +
     2 * model.hidden * model.kvHeads * model.headDim +
-    3 * model.hidden * model.intermediate;
-  const head = method === 'recompute' ? 0 : model.vocabulary * model.hidden;
+    (again ? 2 : 3) * model.hidden * model.intermediate;
+  const head = again ? 0 : model.vocabulary * model.hidden;
   const weights = { recompute: 2, lora: 4, qlora: 4, full: 6 }[method];
-  const others = method === 'recompute' ? 2 : 6;
+  const others = again ? 2 : 6;
   return (
     weights * (block * model.layers + head) +
     others * (model.layers * sequence * attention + adapterParameters)

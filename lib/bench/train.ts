@@ -16,6 +16,8 @@ import { commandSchema, trainingSchema } from '../train/options.js';
 import { flopsPerToken, shapeConfig } from './shapes.js';
 import { median } from './statistics.js';
 
+const LORA_RANK = 16;
+
 export interface TrainBenchOptions {
   shape: string;
   method: 'lora' | 'qlora' | 'full';
@@ -97,7 +99,7 @@ async function freshModel(options: TrainBenchOptions, device: NativeDeviceOption
     output: '-',
     method: options.method,
     dtype: options.dtype,
-    loraR: 16,
+    loraR: LORA_RANK,
     loraAlpha: 32,
   });
   const model: NativeModel = await loadAddon().createModel(
@@ -155,7 +157,9 @@ export async function benchTrain(
   const needed = tokens * flopsPerToken(info, length, options.method, adapterParameters);
   const plan = session.plan();
   const again = plan.recomputedLayers / plan.layers;
-  const ran = needed + tokens * again * flopsPerToken(info, length, 'recompute', adapterParameters);
+  const ofLast = adapter ? LORA_RANK * (info.hidden + info.intermediate) * info.layers : 0;
+  const ran =
+    needed + tokens * again * flopsPerToken(info, length, 'recompute', adapterParameters - ofLast);
   const row: TrainBenchRow = {
     shape: options.shape,
     method: options.method,

@@ -23,6 +23,7 @@ struct StepShape {
 struct BufferSpec {
   std::string name;
   uint64_t bytes = 0;
+  bool kept = false;  // of what a block saves: by every block, also where the rest is recomputed
 };
 
 // What a block's buffers are measured by.
@@ -67,6 +68,9 @@ struct BlockKind {
 
   // x_out [T, H] = block(x_in); x_out may be x_in.
   void (*forward)(const BlockPass& pass, const void* x_in, void* x_out);
+  // What forward() saved, again, but for buffers that are kept: linears that are `only_output` are
+  // left out.
+  void (*recompute)(const BlockPass& pass, const void* x_in);
   // d_x [T, H]: the gradient of the block's output becomes that of its input, in place. Without
   // `want_d_x` d_x is left undefined and the work for it is skipped.
   void (*backward)(const BlockPass& pass, const void* x_in, void* d_x, bool want_d_x);

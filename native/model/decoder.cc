@@ -127,6 +127,13 @@ void Decoder::block_forward(int32_t layer, const DecoderBatch& batch, const void
   model_->config.block->forward(BlockPass(pass), x_in, x_out);
 }
 
+void Decoder::block_recompute(int32_t layer, const DecoderBatch& batch, const void* x_in,
+                              const BufferSet& saved, const BufferSet& scratch) {
+  BlockOperands pass = operands(layer, batch, scratch);
+  pass.saved = &saved;
+  model_->config.block->recompute(BlockPass(pass), x_in);
+}
+
 void Decoder::block_backward(int32_t layer, const DecoderBatch& batch, const void* x_in, void* d_x,
                              const BufferSet& saved, const BufferSet& scratch,
                              const LayerGradients& gradients, bool want_d_x) {

@@ -45,6 +45,9 @@ class Decoder {
   // x_out [T, H] = block(x_in). x_out may be x_in only when saved isn't needed again.
   void block_forward(int32_t layer, const DecoderBatch& batch, const void* x_in, void* x_out,
                      const BufferSet& saved, const BufferSet& scratch);
+  // What block_forward() left in `saved`, again, from what it was given.
+  void block_recompute(int32_t layer, const DecoderBatch& batch, const void* x_in,
+                       const BufferSet& saved, const BufferSet& scratch);
   // d_x [T, H]: the gradient of the block's output becomes that of its input, in place. When
   // nothing below needs it (`want_d_x` false) d_x is left undefined and the work is skipped.
   void block_backward(int32_t layer, const DecoderBatch& batch, const void* x_in, void* d_x,

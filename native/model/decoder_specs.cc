@@ -99,7 +99,8 @@ std::vector<BufferSpec> Decoder::saved_specs(const Device& device, const ModelCo
   std::vector<BufferSpec> specs;
   const BlockParameters block = block_parameters(config);
   for (size_t i = 0; i < block.linears().size(); ++i)
-    specs.push_back({"xa " + block.linears()[i].path, sizes.low_rank(max_rank(modules, i))});
+    specs.push_back({"xa " + block.linears()[i].path, sizes.low_rank(max_rank(modules, i)),
+                     block.linears()[i].only_output});
   for (BufferSpec& spec : config.block->saved(sizes)) specs.push_back(std::move(spec));
   return specs;
 }

@@ -15,6 +15,9 @@ struct LinearInfo {
   std::string path;  // inside the block, "self_attn.q_proj"
   int64_t in = 0, out = 0;
   bool bias = false;
+  // The block's output is made of it and nothing else that its backward pass reads: a recomputation
+  // leaves it out, and its low-rank product is kept.
+  bool only_output = false;
 };
 
 // A norm's weight or bias: always f32.
@@ -33,9 +36,9 @@ class BlockParameters {
   };
 
   // In the order of Hugging Face's files, which random initialisation and optimizer states follow.
-  void add_linear(std::string path, int64_t in, int64_t out, bool bias) {
+  void add_linear(std::string path, int64_t in, int64_t out, bool bias, bool only_output = false) {
     order_.push_back({true, linears_.size()});
-    linears_.push_back({std::move(path), in, out, bias});
+    linears_.push_back({std::move(path), in, out, bias, only_output});
   }
   void add_vector(std::string path, int64_t count) {
     order_.push_back({false, vectors_.size()});

@@ -54,10 +54,11 @@ class Layout {
   uint64_t size_ = 0;
 };
 
-uint64_t rounded_bytes(const std::vector<BufferSpec>& specs) {
+// Of the buffers that every block keeps, or of the others.
+uint64_t rounded_bytes(const std::vector<BufferSpec>& specs, bool kept) {
   uint64_t bytes = 0;
   for (const BufferSpec& spec : specs)
-    bytes += (spec.bytes + kAlignment - 1) / kAlignment * kAlignment;
+    if (spec.kept == kept) bytes += (spec.bytes + kAlignment - 1) / kAlignment * kAlignment;
   return bytes;
 }
 
@@ -129,10 +130,9 @@ uint64_t find_budget(const PlanRequest& request) {
   return info.free_bytes - kept + info.fixed_bytes + request.loaded_bytes;
 }
 
-// How many sets of saved values there will be, from 1 to the number of trained blocks.
-uint64_t choose_sets(const PlanRequest& request, uint64_t blocks, uint64_t set_bytes,
+// How many blocks keep all that they save, from 1 to all that are trained.
+uint64_t choose_sets(const PlanRequest& request, uint64_t most, uint64_t set_bytes,
                      uint64_t smallest_total, uint64_t budget) {
-  const uint64_t most = std::max<uint64_t>(blocks, 1);
   switch (request.session.checkpointing) {
     case Checkpointing::kNone:
       return most;
@@ -196,7 +196,7 @@ size_t StepPlan::saved_set(int32_t layer) const {
 }
 
 bool StepPlan::recomputed(int32_t layer) const {
-  return static_cast<size_t>(report.layers - 1 - layer) >= saved.size();
+  return static_cast<uint64_t>(report.layers - 1 - layer) >= own_sets;
 }
 
 StepPlan make_plan(const PlanRequest& request) {
@@ -236,12 +236,21 @@ StepPlan make_plan(const PlanRequest& request) {
 
   const std::vector<BufferSpec> saved = Decoder::saved_specs(
       *request.device, config, *request.modules, request.model.compute, plan.shape);
-  const uint64_t set_bytes = rounded_bytes(saved);
+  const uint64_t users = std::max<uint64_t>(blocks, 1), set_bytes = rounded_bytes(saved, false);
+  const uint64_t smallest =
+      plan.report.total_bytes + set_bytes + users * rounded_bytes(saved, true);
   plan.budget = find_budget(request);
-  const uint64_t sets =
-      choose_sets(request, blocks, set_bytes, plan.report.total_bytes + set_bytes, plan.budget);
-  for (uint64_t i = 0; i < sets; ++i) plan.saved.push_back(layout.add(kActivations, saved));
-  plan.report.recomputed_layers = static_cast<int32_t>(blocks - std::min(blocks, sets));
+  plan.own_sets = choose_sets(request, users, set_bytes, smallest, plan.budget);
+  for (uint64_t i = 0; i < users; ++i) {
+    if (i < plan.own_sets) {
+      plan.saved.push_back(layout.add(kActivations, saved));
+      continue;
+    }
+    plan.saved.push_back(plan.saved.front());
+    for (size_t b = 0; b < saved.size(); ++b)
+      if (saved[b].kept) plan.saved.back()[b].offset = layout.add(kActivations, saved[b].bytes);
+  }
+  plan.report.recomputed_layers = static_cast<int32_t>(users - plan.own_sets);
   plan.arena_bytes = layout.size();
   return plan;
 }

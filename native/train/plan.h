@@ -3,8 +3,9 @@
 // prediction can't drift from what is allocated.
 //
 // Checkpointing: a block's saved values are kept from its forward to its backward, or recomputed
-// from its input. Blocks cost the same, so losing the least time means keeping as many as fit. One
-// set of saved values is always there: the last block uses it, and every recomputed block after it.
+// from its input, but for the few that every block keeps (BufferSpec::kept). Blocks cost the same,
+// so losing the least time means keeping as many as fit. One set of saved values is always there:
+// the last block uses it, and every recomputed block after it.
 #pragma once
 
 #include <cstdint>
@@ -62,8 +63,11 @@ struct StepPlan {
 
   uint64_t gradients = 0, gradient_bytes = 0;  // one range, cleared at once
   std::vector<TensorPlan> tensors;
-  std::vector<uint64_t> inputs;            // of the trained blocks, and the last one's output
-  std::vector<std::vector<Placed>> saved;  // [set][buffer]; block layers-1-s keeps set s
+  std::vector<uint64_t> inputs;  // of the trained blocks, and the last one's output
+  // [set][buffer]; block layers-1-s uses set s, and from `own_sets` on it shares what isn't kept
+  // with the last block.
+  std::vector<std::vector<Placed>> saved;
+  uint64_t own_sets = 0;
   std::vector<Placed> scratch;
   uint64_t d_x = 0;
   TransferPlan transfer;

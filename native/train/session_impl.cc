@@ -154,8 +154,7 @@ void SessionImpl::forward_backward(const DecoderBatch& batch, const Decoder::Hea
   const bool embedding = gradients_.d_embedding != nullptr;
   for (int32_t l = layers - 1; l >= plan_.lowest_layer; --l) {
     const BufferSet& saved = saved_[plan_.saved_set(l)];
-    if (plan_.recomputed(l))
-      decoder_->block_forward(l, batch, input_of(l), input_of(l + 1), saved, scratch_);
+    if (plan_.recomputed(l)) decoder_->block_recompute(l, batch, input_of(l), saved, scratch_);
     decoder_->block_backward(l, batch, input_of(l), d_x, saved, scratch_,
                              gradients_.layers[static_cast<size_t>(l)],
                              l > plan_.lowest_layer || embedding);

@@ -59,7 +59,7 @@ BlockParameters parameters(const ModelConfig& config) {
   block.add_vector("post_attention_layernorm.weight", hidden);
   block.add_linear("mlp.gate_proj", hidden, ffn, config.mlp_bias);
   block.add_linear("mlp.up_proj", hidden, ffn, config.mlp_bias);
-  block.add_linear("mlp.down_proj", ffn, hidden, config.mlp_bias);
+  block.add_linear("mlp.down_proj", ffn, hidden, config.mlp_bias, true);
   block.add_vector("self_attn.q_norm.weight", head_norm);
   block.add_vector("self_attn.k_norm.weight", head_norm);
   return block;
@@ -119,16 +119,20 @@ void finish_queries_and_keys(const BlockPass& pass, const void* q, const void* k
   pass.rotate(k_out, config.kv_heads, false);
 }
 
-void mlp(const BlockPass& pass, const void* x_mid, void* x_out, void* gate, void* up, float* rstd) {
+void project_up(const BlockPass& pass, const void* x_mid, void* gate, void* up, float* rstd) {
   pass.norm(kPostAttentionNorm, x_mid, pass.normed(), rstd);
   pass.linear(kGate, pass.normed(), gate);
   pass.linear(kUp, pass.normed(), up);
+}
+
+void project_down(const BlockPass& pass, const void* x_mid, const void* gate, const void* up,
+                  void* x_out) {
   void* act = pass.scratch(kScratchAct);
   pass.gated_activation(gate, up, act, pass.config().intermediate);
   pass.linear(kDown, act, x_out, x_mid);
 }
 
-void forward(const BlockPass& pass, const void* x_in, void* x_out) {
+void recompute(const BlockPass& pass, const void* x_in) {
   const bool qk_norm = pass.config().qk_norm;
   void *raw_q = pass.saved(kSavedQ), *raw_k = pass.saved(kSavedK), *v = pass.saved(kSavedV);
   pass.norm(kInputNorm, x_in, pass.normed(), pass.saved_floats(kSavedRstd1));
@@ -141,8 +145,13 @@ void forward(const BlockPass& pass, const void* x_in, void* x_out) {
                           pass.saved_floats(kSavedRstdK));
   pass.attention(q, k, v, pass.saved(kSavedAttention), pass.saved_floats(kSavedLse));
   pass.linear(kO, pass.saved(kSavedAttention), pass.saved(kSavedMid), x_in);
-  mlp(pass, pass.saved(kSavedMid), x_out, pass.saved(kSavedGate), pass.saved(kSavedUp),
-      pass.saved_floats(kSavedRstd2));
+  project_up(pass, pass.saved(kSavedMid), pass.saved(kSavedGate), pass.saved(kSavedUp),
+             pass.saved_floats(kSavedRstd2));
+}
+
+void forward(const BlockPass& pass, const void* x_in, void* x_out) {
+  recompute(pass, x_in);
+  project_down(pass, pass.saved(kSavedMid), pass.saved(kSavedGate), pass.saved(kSavedUp), x_out);
 }
 
 void mlp_backward(const BlockPass& pass, void* d_x) {
@@ -216,15 +225,18 @@ void forward_cached(const BlockPass& pass, const KeyValueCache& cache, void* x) 
   pass.linear(kV, pass.normed(), v);
   finish_queries_and_keys(pass, raw_q, raw_k, q, k, nullptr, nullptr);
   pass.attention(q, cache.keys, cache.values, attention, nullptr);
-  pass.linear(kO, attention, pass.scratch(kScratchMid), x);
-  mlp(pass, pass.scratch(kScratchMid), x, pass.scratch(kScratchGate), pass.scratch(kScratchUp),
-      nullptr);
+  void* mid = pass.scratch(kScratchMid);
+  void *gate = pass.scratch(kScratchGate), *up = pass.scratch(kScratchUp);
+  pass.linear(kO, attention, mid, x);
+  project_up(pass, mid, gate, up, nullptr);
+  project_down(pass, mid, gate, up, x);
 }
 
 }  // namespace
 
 const BlockKind kLlamaBlock = {
-    parameters, saved, scratch, attention_workspace_bytes, forward, backward, forward_cached,
+    parameters, saved,     scratch,  attention_workspace_bytes,
+    forward,    recompute, backward, forward_cached,
 };
 
 }  // namespace lowrank

@@ -195,10 +195,10 @@ std::shared_ptr<Model> parallel_model(bool trainable) {
   return std::make_shared<Model>(create_model(cpu(), parallel_config(), options, 11));
 }
 
-std::shared_ptr<Adapter> fc_in_adapter(const Model& model) {
+std::shared_ptr<Adapter> adapter_on(const Model& model, const std::string& target) {
   LoraOptions options;
   options.r = 3;
-  options.target_modules = {"fc_in"};
+  options.target_modules = {target};
   auto adapter = Adapter::create(model, options, 5);
   for (LoraModule& module : adapter->impl()->modules)
     for (int64_t i = 0; i < module.out * module.rank; ++i)
@@ -212,7 +212,7 @@ TEST(another_block_trains_every_parameter) {
 
 TEST(another_block_takes_an_adapter_on_its_linears) {
   const auto model = parallel_model(false);
-  const auto adapter = fc_in_adapter(*model);
+  const auto adapter = adapter_on(*model, "fc_in");
   CHECK_EQ(adapter->info().modules.at(1), std::string("transformer.h.1.mlp.fc_in"));
   check_gradients(model, adapter, 4);
   Session session(model, adapter, session_options());
@@ -221,9 +221,26 @@ TEST(another_block_takes_an_adapter_on_its_linears) {
   CHECK(losses.back() < losses.front());
 }
 
+// Two of its linears make only its output: what recomputation leaves out was kept.
+TEST(another_block_is_recomputed) {
+  const auto model = parallel_model(false);
+  const auto adapter = adapter_on(*model, "all-linear");
+  const Documents batch({7, 4});
+  std::map<std::string, std::vector<float>> gradients[2];
+  for (const bool again : {false, true}) {
+    SessionOptions options = session_options();
+    options.checkpointing = again ? Checkpointing::kBlock : Checkpointing::kNone;
+    Session session(model, adapter, options);
+    CHECK_EQ(session.plan().recomputed_layers, again ? 1 : 0);
+    session.gradients({batch.batch()}, 1, &gradients[again]);
+  }
+  CHECK_EQ(gradients[0].size(), 2u * 2 * 6);
+  CHECK(gradients[0] == gradients[1]);
+}
+
 TEST(another_block_generates_behind_its_cache) {
   const auto model = parallel_model(false);
-  const auto adapter = fc_in_adapter(*model);
+  const auto adapter = adapter_on(*model, "fc_in");
   const std::vector<int32_t> ids = Documents({12}).ids;
   const std::vector<float> whole = forward_logits(model, adapter, ids.data(), 12);
   Generator generator(model, adapter, 16);

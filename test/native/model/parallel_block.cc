@@ -21,9 +21,9 @@ BlockParameters parameters(const ModelConfig& config) {
   block.add_linear("attn.q_proj", hidden, hidden, false);
   block.add_linear("attn.k_proj", hidden, kv, false);
   block.add_linear("attn.v_proj", hidden, kv, false);
-  block.add_linear("attn.out_proj", hidden, hidden, false);
+  block.add_linear("attn.out_proj", hidden, hidden, false, true);
   block.add_linear("mlp.fc_in", hidden, config.intermediate, true);
-  block.add_linear("mlp.fc_out", config.intermediate, hidden, true);
+  block.add_linear("mlp.fc_out", config.intermediate, hidden, true, true);
   return block;
 }
 
@@ -65,18 +65,22 @@ void project(const BlockPass& pass, const void* x, void* q, void* k, void* v, fl
   pass.rotate(k, pass.config().kv_heads, false);
 }
 
-void finish(const BlockPass& pass, const void* attention, void* inner, void* ones, const void* x_in,
-            void* x_out) {
+void finish(const BlockPass& pass, const void* attention, const void* inner, void* ones,
+            const void* x_in, void* x_out) {
   pass.linear(kO, attention, pass.scratch(kMid), x_in);
-  pass.linear(kFcIn, pass.normed(), inner);
   activate(pass, inner, ones);
   pass.linear(kFcOut, pass.scratch(kAct), x_out, pass.scratch(kMid));
 }
 
-void forward(const BlockPass& pass, const void* x_in, void* x_out) {
+void recompute(const BlockPass& pass, const void* x_in) {
   void *q = pass.saved(kSavedQ), *k = pass.saved(kSavedK), *v = pass.saved(kSavedV);
   project(pass, x_in, q, k, v, pass.saved_floats(kRstd));
   pass.attention(q, k, v, pass.saved(kSavedOut), pass.saved_floats(kLse));
+  pass.linear(kFcIn, pass.normed(), pass.saved(kInner));
+}
+
+void forward(const BlockPass& pass, const void* x_in, void* x_out) {
+  recompute(pass, x_in);
   finish(pass, pass.saved(kSavedOut), pass.saved(kInner), pass.saved(kOnes), x_in, x_out);
 }
 
@@ -104,13 +108,15 @@ void forward_cached(const BlockPass& pass, const KeyValueCache& cache, void* x) 
   void* q = pass.scratch(kCachedQ);
   project(pass, x, q, cache.new_keys, cache.new_values, nullptr);
   pass.attention(q, cache.keys, cache.values, pass.scratch(kDOut), nullptr);
+  pass.linear(kFcIn, pass.normed(), pass.scratch(kCachedInner));
   finish(pass, pass.scratch(kDOut), pass.scratch(kCachedInner), pass.scratch(kDAct), x, x);
 }
 
 }  // namespace
 
 const BlockKind kParallelBlock = {
-    parameters, saved, scratch, attention_workspace_bytes, forward, backward, forward_cached,
+    parameters, saved,     scratch,  attention_workspace_bytes,
+    forward,    recompute, backward, forward_cached,
 };
 
 }  // namespace lowrank::test
