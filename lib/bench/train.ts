@@ -28,6 +28,8 @@ export interface TrainBenchOptions {
   documents?: number;
   steps: number;
   checkpointing?: 'none' | 'block' | 'auto';
+  /** Bytes that the plan may use; `auto` recomputes as little as fits. */
+  memoryBudget?: number;
   device?: string;
   threads?: number;
   isa?: string;
@@ -129,7 +131,10 @@ export async function benchTrain(
   const session = await model.createSession(
     adapter,
     nativeSessionOptions(
-      trainingSchema.parse({ gradientCheckpointing: options.checkpointing ?? 'auto' }),
+      trainingSchema.parse({
+        gradientCheckpointing: options.checkpointing ?? 'auto',
+        memoryBudget: options.memoryBudget,
+      }),
       { maxTokens: tokens },
     ),
   );

@@ -12,6 +12,7 @@ import { saveResults } from '../bench/results.js';
 import { SHAPE_NAMES } from '../bench/shapes.js';
 import { benchTrain } from '../bench/train.js';
 import type { NativeProfileRow } from '../native/addon.js';
+import { trainingShape } from '../train/options.js';
 import { addFlags, kebab, parseOptions } from './flags.js';
 import { formatBytes } from './progress.js';
 
@@ -43,6 +44,7 @@ const trainShape = {
   documents: z.number().int().positive().default(1).describe('documents packed into a sequence'),
   steps: steps(3, 'measured steps, after one to warm up'),
   checkpointing: z.enum(['none', 'block', 'auto']).default('auto').describe('what is recomputed'),
+  memoryBudget: trainingShape.memoryBudget,
   ...device,
   profile,
   results,
