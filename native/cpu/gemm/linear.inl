@@ -74,22 +74,3 @@ LOWRANK_INLINE bool any_dropout(const LoraSegment* segments, int32_t count) {
     if (segments[i].dropout > 0) return true;
   return false;
 }
-
-// Whether the product with the weight computes the adapter's x A^T (or d_y B) on its way.
-template <typename P, typename Op>
-bool projects(const Op& op, int64_t tokens) {
-  return P::kStrips && op.segment_count == 1 && op.segments[0].row_begin == 0 &&
-         op.segments[0].row_end == tokens && op.segments[0].rank <= kMostProjected &&
-         op.segments[0].dropout <= 0;
-}
-
-template <typename P>
-Term<P> projected_term(const Projection& projection, const Operand& right, int64_t rank,
-                       int64_t tokens) {
-  Term<P> term;
-  term.left.depth = rank;
-  term.right = right;
-  term.row_end = tokens;
-  term.projection = &projection;
-  return term;
-}

@@ -61,8 +61,7 @@ void bias_gradient(CpuDevice& device, const Matrix& d_y, float* d_bias) {
 
 template <typename P>
 void input_gradient(CpuDevice& device, const LinearBackward& op, const PackedLeft<P>& d_y,
-                    bool projected, float* dy_b, int64_t rank, Term<P>* terms,
-                    Workspace workspace) {
+                    const float* dy_b, int64_t rank, Term<P>* terms, Workspace workspace) {
   const int64_t tokens = op.d_y.rows, in = op.weight.cols;
   Epilogue epilogue;
   epilogue.out = op.d_x.data;
@@ -71,16 +70,6 @@ void input_gradient(CpuDevice& device, const LinearBackward& op, const PackedLef
   epilogue.accumulate = op.accumulate_d_x;
   int64_t count = 0;
   terms[count++] = {d_y, {source_of(op.weight), false}, 0, tokens};
-  if (projected) {
-    const LoraSegment& segment = op.segments[0];
-    // The scale is folded into B: dy_b = d_y (scale B).
-    const Projection projection{{scaled(source_of(segment.b, rank), segment.scale), false},
-                                1,
-                                {dy_b, DType::kF32, tokens, rank, rank}};
-    terms[count++] = projected_term<P>(projection, {source_of(segment.a, in), false}, rank, tokens);
-    multiply<P>(device, terms, count, 0, tokens, in, epilogue);
-    return;
-  }
   const bool dropout = any_dropout(op.segments, op.segment_count);
   for (int32_t i = 0; i < op.segment_count; ++i) {
     const LoraSegment& segment = op.segments[i];
@@ -127,8 +116,7 @@ void linear_backward(CpuDevice& device, const LinearBackward& op) {
       larger(packed_left_bytes<P>(edge_rows, out), packed_left_bytes<P>(out, tokens)));
   if (op.d_x.data || op.segment_count > 0) {
     const PackedLeft<P> left = pack_left<P>(device, d_y, 0, tokens, out, packed_d_y);
-    const bool projected = op.d_x.data && projects<P>(op, tokens);
-    for (int32_t i = 0; !projected && i < op.segment_count; ++i) {
+    for (int32_t i = 0; i < op.segment_count; ++i) {
       const LoraSegment& segment = op.segments[i];
       if (segment.row_begin == segment.row_end) continue;
       Term<P> term;
@@ -142,7 +130,7 @@ void linear_backward(CpuDevice& device, const LinearBackward& op) {
       epilogue.row_stride = rank;
       multiply<P>(device, &term, 1, segment.row_begin, segment.row_end, segment.rank, epilogue);
     }
-    if (op.d_x.data) input_gradient<P>(device, op, left, projected, dy_b, rank, terms, workspace);
+    if (op.d_x.data) input_gradient<P>(device, op, left, dy_b, rank, terms, workspace);
   }
   for (int32_t i = 0; i < op.segment_count; ++i)
     if (op.segments[i].row_begin < op.segments[i].row_end)

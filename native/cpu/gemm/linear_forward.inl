@@ -92,14 +92,6 @@ void linear_forward(CpuDevice& device, const LinearForward& op) {
   const PackedLeft<P> left = pack_left<P>(device, {x, false}, 0, tokens, in, packed_x);
   int64_t count = 0;
   terms[count++] = {left, {source_of(op.weight), true}, 0, tokens};
-  if (projects<P>(op, tokens)) {
-    const LoraSegment& segment = op.segments[0];
-    const Projection projection{{source_of(segment.a, in), true}, segment.scale, op.xa};
-    terms[count++] = projected_term<P>(projection, {source_of(segment.b, segment.rank), true},
-                                       segment.rank, tokens);
-    multiply<P>(device, terms, count, 0, tokens, out, forward_epilogue(op));
-    return;
-  }
   for (int32_t i = 0; i < op.segment_count; ++i) {
     const LoraSegment& segment = op.segments[i];
     if (segment.row_begin == segment.row_end) continue;

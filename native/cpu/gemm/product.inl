@@ -51,20 +51,11 @@ PackedLeft<P> pack_left(CpuDevice& device, const Operand& left, int64_t row_begi
   return packed;
 }
 
-// A left operand that is itself a product: scale x (the first term's left operand x right), rounded
-// to `out`'s type, which keeps it (without the scale) as well. The first term covers the same rows.
-struct Projection {
-  Operand right;  // [the first term's depth, rank]
-  float scale = 1;
-  Matrix out;
-};
-
 template <typename P>
 struct Term {
   PackedLeft<P> left;
   Operand right;
   int64_t row_begin = 0, row_end = 0;
-  const Projection* projection = nullptr;
 };
 
 // One block of a term's depth against some columns: the right operand's packed panels, or rows of a

@@ -6,13 +6,11 @@
 
 constexpr int64_t kStripBytes = int64_t{1} << 20;  // of a packed strip
 constexpr int64_t kMostStripCols = 512, kLeastStripCols = 160;
-constexpr int64_t kMostProjected = 64;  // rank of a projection
 // Of a strip too deep for that the depth is cut into slabs, between which its sums stay there too.
-// A slab holds two blocks of depth and a projection's rank: it is at hand behind the last block
-// only.
+// A slab holds two blocks of depth, and behind the last ones an adapter's rank.
 constexpr int64_t kSlabCols = 256, kSlabRows = 512;
 template <typename P>
-constexpr int64_t kSlabDepth = 2 * P::kDepthBlock + kMostProjected;
+constexpr int64_t kSlabDepth = 2 * P::kDepthBlock + 64;
 
 // The size of a task whose terms have this depth together.
 struct StripSize {
@@ -33,10 +31,7 @@ struct StripMemory {
   static constexpr int64_t kRight = kStripBytes / static_cast<int64_t>(sizeof(Packed));
   // Of each row panel that waits for more depth, [column panel][P::kRows][P::kCols].
   float sums[kSlabRows * kSlabCols];
-  float projection[kSlabRows * kMostProjected];
-  Packed projected[P::kRows * kMostProjected];  // a projection as a left panel
-  Packed right[kRight];                         // [block of depth][column panel][a right panel]
-  Packed projection_right[kMostProjected * kRight / kLeastStripCols];
+  Packed right[kRight];  // [block of depth][column panel][a right panel]
 };
 
 // One strip of columns and some rows.
@@ -48,13 +43,10 @@ struct StripTask {
   const Term<P>* terms = nullptr;
   int64_t term_count = 0, first_row = 0, end_row = 0, output_row = 0, first_col = 0, cols = 0;
   int64_t slab_depth = 0;
-  bool keeps_projection = false;  // one strip of each row writes it down
   const Epilogue* epilogue = nullptr;
   StripMemory<P>& memory;
 
   Meanwhile<P> meanwhile;
-  const Projection* projection = nullptr;
-  int64_t rank = 0;
   int turn = 0;
   alignas(64) float tiles[2][P::kRows * P::kCols];
 
@@ -62,7 +54,7 @@ struct StripTask {
   struct Block {
     const Term<P>* term = nullptr;
     int64_t k0 = 0, depth = 0;
-    Packed *right = nullptr, *down = nullptr;
+    Packed* right = nullptr;
     Panels<P> panels;
   };
   // Blocks whose shares of a tile are added before it goes to memory.
@@ -77,7 +69,7 @@ struct StripTask {
   LOWRANK_INLINE void for_each_chain(const Body& body) const {
     Chain chain;
     int64_t used = 0, slab_used = 0;
-    Packed *right = memory.right, *down = memory.projection_right;
+    Packed* right = memory.right;
     for (int64_t t = 0; t < term_count; ++t) {
       const Term<P>& term = terms[t];
       const int64_t most = depth_block(term.left.depth, P::kDepthBlock);
@@ -94,19 +86,13 @@ struct StripTask {
         if (next_slab) {
           ++chain.slab;
           slab_used = 0;
-          right = memory.right, down = memory.projection_right;
+          right = memory.right;
         }
         Block& block = chain.blocks[chain.count++];
         block.term = &term, block.k0 = k0, block.depth = depth;
-        block.right = right, block.down = down;
+        block.right = right;
         block.panels = Panels<P>(Piece<P>{&term, k0, depth, right});
-        if (term.projection) {
-          block.panels.left = memory.projected;
-          block.panels.left_panel = 0;
-          block.panels.left_stride = round_up(rank, P::kCols);
-        }
         right += padded * round_up(cols, P::kCols);
-        down += padded * round_up(rank, P::kCols);
         used += padded;
         slab_used += padded;
       }
@@ -116,8 +102,6 @@ struct StripTask {
   }
 
   void run() {
-    for (int64_t t = 0; t < term_count; ++t)
-      if (terms[t].projection) projection = terms[t].projection, rank = terms[t].left.depth;
     int slabs = 0;
     int64_t depth = 0;  // of a chain
     for_each_chain([&](const Chain& chain) {
@@ -138,8 +122,6 @@ struct StripTask {
     for (int i = 0; i < chain.count; ++i) {
       const Block& block = chain.blocks[i];
       P::pack_right(block.term->right, first_col, cols, block.k0, block.depth, block.right);
-      if (projection && block.term == terms)
-        P::pack_right(projection->right, 0, rank, block.k0, block.depth, block.down);
     }
   }
 
@@ -147,20 +129,11 @@ struct StripTask {
   void run_panel(int64_t row, int slab, bool waits) {
     const int64_t panel = waits ? row - first_row : 0;
     float* sums = memory.sums + panel * round_up(cols, P::kCols);
-    float* projection_sums = memory.projection + panel * round_up(rank, P::kCols);
     bool asked = row + P::kRows >= end_row;
     for_each_chain([&](const Chain& chain) {
       if (chain.slab != slab) return;
-      const int64_t rows = smaller(P::kRows, end_row - row);
       if (!asked) ask_for_panel(row + P::kRows, chain.blocks[0].k0);
       asked = true;
-      for (int i = 0; projection && i < chain.count; ++i) {
-        const Block& block = chain.blocks[i];
-        if (block.term != terms) continue;
-        project(block, row, rows, projection_sums);
-        if (block.k0 + block.depth == terms[0].left.depth)
-          keep_projected(row, rows, projection_sums);
-      }
       for (int64_t c = 0; c < cols; c += P::kCols) multiply(chain, row, c, sums + c * P::kRows);
     });
   }
@@ -194,53 +167,6 @@ struct StripTask {
     meanwhile.next(row + skipped, first_col + c, rows - skipped, out_cols, to + skipped * P::kCols);
     turn ^= 1;
   }
-
-  // A block's share of a row panel's projection.
-  void project(const Block& block, int64_t row, int64_t rows, float* projection_sums) {
-    typename P::Factors factors = block.panels.at(row / P::kRows, 0);
-    for (int64_t c = 0; c < rank; c += P::kCols) {
-      factors.right = block.down + c * factors.depth;
-      float* sums = projection_sums + c * P::kRows;
-      P::multiply(&factors, 1, rows, rank - c, block.k0 > 0 ? sums : nullptr, P::kCols, sums,
-                  P::kCols, meanwhile.steps);
-    }
-  }
-
-  void keep_projected(int64_t row, int64_t rows, float* sums) {
-    if (rows < P::kRows) __builtin_memset(memory.projected, 0, sizeof memory.projected);
-    if (projection->out.dtype == DType::kBF16)
-      keep_projected_as<BF16>(row, rows, sums);
-    else
-      keep_projected_as<float>(row, rows, sums);
-  }
-
-  template <typename T>
-  void keep_projected_as(int64_t row, int64_t rows, float* sums) {
-    const Matrix& out = projection->out;
-    const int64_t padded = round_up(rank, P::kCols);
-    for (int64_t c = 0; c < rank; c += kLanes)
-      for (int64_t i = 0; i < rows; ++i) {
-        const int64_t count = smaller(kLanes, rank - c);
-        float* from = sums + (c / P::kCols * P::kRows + i) * P::kCols + c % P::kCols;
-        T rounded[kLanes];
-        store(rounded, load(from));
-        if (keeps_projection) {
-          T* to = static_cast<T*>(out.data) + (row + i) * out.stride + c;
-          if (count == kLanes)
-            store(to, load(from));
-          else
-            for (int64_t j = 0; j < count; ++j) to[j] = rounded[j];
-        }
-        store(from, load(rounded) * projection->scale);
-        for (int64_t j = count; j < kLanes; ++j) from[j] = 0;
-        if (c + kLanes >= rank && c % P::kCols == 0) store(from + kLanes, F32{});
-      }
-    for (int64_t c = 0; c < rank; c += P::kCols)
-      for (int64_t i = 0; i < rows; ++i) {
-        const float* from = sums + (c / P::kCols * P::kRows + i) * P::kCols;
-        P::put_left(memory.projected, padded, i, c, load(from), load(from + kLanes));
-      }
-  }
 };
 
 template <typename P>
@@ -262,7 +188,6 @@ void multiply_strips(CpuDevice& device, const Term<P>* terms, int64_t term_count
     strip.first_row = first_row, strip.output_row = row_begin;
     strip.end_row = smaller(first_row + cut.block_rows, row_end);
     strip.first_col = first_col, strip.cols = smaller(cut.strip_cols, cols - first_col);
-    strip.keeps_projection = first_col == 0;
     strip.slab_depth = size.depth;
     strip.epilogue = &epilogue;
     strip.run();
@@ -277,9 +202,7 @@ void multiply(CpuDevice& device, const Term<P>* terms, int64_t term_count, int64
     static_assert(sizeof(StripMemory<P>) <= kThreadScratchBytes, "raise kThreadScratchBytes");
     // One row panel uses a strip only once: packed block by block (product_blocks.inl) it stays
     // nearer.
-    bool once = row_end - row_begin <= P::kRows;
-    for (int64_t t = 0; t < term_count; ++t) once = once && !terms[t].projection;
-    if (!once) {
+    if (row_end - row_begin > P::kRows) {
       multiply_strips<P>(device, terms, term_count, row_begin, row_end, cols, epilogue);
       return;
     }
