@@ -38,7 +38,7 @@ struct ThinUnit : F32Unit<0> {
   LOWRANK_INLINE static void pack(const Source& left, int64_t rank, int64_t k, int64_t count,
                                   Word* to) {
     for (int64_t i = 0; i < count; ++i, to += kMostThin) {
-      read_run(left, k + i, 0, rank, to);
+      read_short_run(left, k + i, 0, rank, to);
       for (int64_t r = rank; r < kMostThin; ++r) to[r] = 0;
     }
   }
@@ -88,10 +88,9 @@ void multiply_packed_thin(CpuDevice& device, const ThinUnit::Word* left, const S
       for (int64_t i = 0; i < count; i += kLanes) {
         // The same rows further on, or the next rows. Where a step is of two rows, every other
         // vector asks for the second half of them.
-        const bool on = i + kThinAhead < count;
         const int64_t half = i / kLanes % ThinUnit::kStep * (kThinDepth / 2);
-        const int64_t next = smaller((on ? k : k + kThinDepth) + half, depth - 1);
-        const T* ahead = from + next * right.stride + i + (on ? kThinAhead : kThinAhead - count);
+        const int64_t next = (i + kThinAhead < count ? k : k + kThinDepth) + half;
+        const T* ahead = from + smaller(next, depth - 1) * right.stride + (i + kThinAhead) % count;
         for (int64_t r = 0; r < rank; r += kThinCount)
           tile(left + k / ThinUnit::kStep * kMostThin + r, from + k * right.stride + i,
                right.stride, smaller(kThinDepth, depth - k), ahead, sums + r * kThinCols + i);
