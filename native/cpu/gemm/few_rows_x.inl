@@ -28,7 +28,7 @@ LOWRANK_INLINE void ask_ahead_of(const FewRows& rows, const void* at) {
 }
 
 LOWRANK_INLINE bool is_plain(const Source& weight) {
-  return weight.scale == 1 && !weight.rows && weight.zero_before == 0;
+  return !weight.rows && is_unchanged(weight);
 }
 LOWRANK_INLINE bool has_whole_blocks(const Source& weight, int64_t depth) {
   return weight.element == Element::kNF4 && depth % kNf4Block == 0;

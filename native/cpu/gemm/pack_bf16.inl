@@ -19,8 +19,7 @@ struct BF16Packing {
   }
 
   LOWRANK_INLINE static bool is_plain(const Source& source) {
-    return source.element == Element::kBF16 && !source.dropout && source.scale == 1 &&
-           source.zero_before == 0;
+    return source.element == Element::kBF16 && is_unchanged(source);
   }
   LOWRANK_INLINE static const uint16_t* plain_at(const Source& source, int64_t row, int64_t col) {
     return static_cast<const uint16_t*>(source.data) +

@@ -31,8 +31,7 @@ struct F32Policy {
   static constexpr int kRowStep = kRows == 6 ? 2 : 4;
 
   LOWRANK_INLINE static bool is_plain(const Source& source) {
-    return source.element == Element::kF32 && !source.rows && !source.dropout &&
-           source.scale == 1 && source.zero_before == 0;
+    return source.element == Element::kF32 && !source.rows && is_unchanged(source);
   }
 
   // Whether the left operand needs no packing. Rows are read in steps of kRowStep.

@@ -21,6 +21,11 @@ struct Source {
   int64_t zero_before = 0;  // rows before this one read as zero
 };
 
+// Whether its elements count as they stand.
+LOWRANK_INLINE bool is_unchanged(const Source& source) {
+  return !source.dropout && source.scale == 1 && source.zero_before == 0;
+}
+
 LOWRANK_INLINE Source source_of(const Matrix& matrix) {
   Source source;
   source.data = matrix.data;

@@ -10,8 +10,7 @@ LOWRANK_INLINE bool is_thin(const Source& right, int64_t rank, int64_t cols) {
 #else
   const bool taken = right.element == Element::kF32 || right.element == Element::kBF16;
 #endif
-  return taken && rank <= kMostThin && cols % 16 == 0 && !right.rows && !right.dropout &&
-         right.scale == 1 && right.zero_before == 0;
+  return taken && rank <= kMostThin && cols % 16 == 0 && !right.rows && is_unchanged(right);
 }
 
 // Adds sums, rows `stride` apart, to columns [col, col + cols) of the output, cols a multiple
