@@ -27,9 +27,7 @@ LOWRANK_INLINE void ask_ahead_of(const FewRows& rows, const void* at) {
   ask_for(static_cast<const char*>(at) + ahead_bytes(rows), asks_second_cache(rows));
 }
 
-LOWRANK_INLINE bool is_plain(const Source& weight) {
-  return !weight.rows && is_unchanged(weight);
-}
+LOWRANK_INLINE bool is_plain(const Source& weight) { return !weight.rows && is_unchanged(weight); }
 LOWRANK_INLINE bool has_whole_blocks(const Source& weight, int64_t depth) {
   return weight.element == Element::kNF4 && depth % kNf4Block == 0;
 }
