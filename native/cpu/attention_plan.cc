@@ -16,17 +16,20 @@ size_t plan_bytes(int64_t query_tokens) {
 int64_t partial_stride(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 // Of all heads' gradients of k or v, for one part of the queries.
-size_t partial_bytes(int64_t key_tokens, int32_t heads, int32_t head_dim) {
-  return static_cast<size_t>(key_tokens * heads * partial_stride(head_dim)) * sizeof(float);
+size_t partial_bytes(int64_t key_tokens, int32_t kv_heads, int32_t head_dim) {
+  return static_cast<size_t>(key_tokens * kv_heads * partial_stride(head_dim)) * sizeof(float);
 }
 
-constexpr int64_t kBackwardTasks = 16;
+// Tasks that the backward pass has at least. Long documents are worth what more parts cost.
+constexpr int64_t kBackwardTasks = 8, kLongBackwardTasks = 16;
+constexpr int64_t kLongDocument = 2048;
+
 constexpr size_t kMorePartsBytes = size_t{16} << 20;  // what parts beyond the first may take
 
 // Of all parts, as many as a single document has.
-size_t gradient_bytes(int64_t key_tokens, int32_t heads, int32_t head_dim) {
-  return static_cast<size_t>(backward_parts(key_tokens, heads, head_dim, 1)) *
-         partial_bytes(key_tokens, heads, head_dim);
+size_t gradient_bytes(int64_t key_tokens, int32_t kv_heads, int32_t head_dim) {
+  return static_cast<size_t>(backward_parts(key_tokens, kv_heads, head_dim, 1)) *
+         partial_bytes(key_tokens, kv_heads, head_dim);
 }
 
 // Query-key pairs of a block, ignoring the bevel of its first and last tile.
@@ -100,11 +103,13 @@ int64_t plan_key_parts(const AttentionForward& op, int32_t first, int32_t end,
   return count;
 }
 
-int64_t backward_parts(int64_t key_tokens, int32_t heads, int32_t head_dim, int32_t documents) {
-  const int64_t tasks = std::max<int64_t>(1, int64_t{heads} * documents);
+int64_t backward_parts(int64_t key_tokens, int32_t kv_heads, int32_t head_dim, int32_t documents) {
+  const int64_t tasks = std::max<int64_t>(1, int64_t{kv_heads} * documents);
+  const bool are_long = key_tokens >= kLongDocument * std::max<int32_t>(1, documents);
+  const int64_t wanted = are_long ? kLongBackwardTasks : kBackwardTasks;
   const auto fitting = static_cast<int64_t>(
-      kMorePartsBytes / std::max<size_t>(1, 2 * partial_bytes(key_tokens, heads, head_dim)));
-  return std::min({(kBackwardTasks + tasks - 1) / tasks, kMostParts, 1 + fitting});
+      kMorePartsBytes / std::max<size_t>(1, 2 * partial_bytes(key_tokens, kv_heads, head_dim)));
+  return std::min({(wanted + tasks - 1) / tasks, kMostParts, 1 + fitting});
 }
 
 int64_t forward_block_rows(int32_t heads, int32_t kv_heads) {
@@ -129,13 +134,13 @@ int64_t plan_query_blocks(const AttentionForward& op, int64_t block_rows, QueryB
 }
 
 AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, int64_t key_tokens,
-                                       int32_t heads, int32_t head_dim) {
+                                       int32_t kv_heads, int32_t head_dim) {
   char* bytes = static_cast<char*>(workspace);
   AttentionWorkspace parts;
   parts.blocks = reinterpret_cast<QueryBlock*>(bytes);
   parts.partial_stride = partial_stride(head_dim);
   bytes += plan_bytes(query_tokens);
-  const size_t gradients = gradient_bytes(key_tokens, heads, head_dim);
+  const size_t gradients = gradient_bytes(key_tokens, kv_heads, head_dim);
   parts.d_k = reinterpret_cast<float*>(bytes);
   parts.d_v = reinterpret_cast<float*>(bytes + gradients);
   parts.end = bytes + 2 * gradients;
@@ -145,7 +150,7 @@ AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, in
 size_t attention_workspace_bytes(const CpuDevice&, const AttentionShape& shape) {
   const size_t blocks = plan_bytes(shape.query_tokens);
   if (shape.backward)
-    return blocks + 2 * gradient_bytes(shape.key_tokens, shape.heads, shape.head_dim);
+    return blocks + 2 * gradient_bytes(shape.key_tokens, shape.kv_heads, shape.head_dim);
   Carver carver;
   carve_decode(carver, shape.query_tokens, shape.key_tokens, shape.heads, shape.head_dim);
   return std::max(blocks, carver.used);

@@ -31,10 +31,11 @@ int64_t plan_query_blocks(const AttentionForward& op, int64_t block_rows, QueryB
 // Query rows per forward task and head.
 int64_t forward_block_rows(int32_t heads, int32_t kv_heads);
 
-// Parts that the backward pass cuts a document's queries into, so that few heads still make enough
-// tasks. Each costs gradients of k and v of its own, which must be summed.
-inline constexpr int64_t kMostParts = 4;
-int64_t backward_parts(int64_t key_tokens, int32_t heads, int32_t head_dim, int32_t documents);
+// Parts, at most, that the backward pass cuts the heads and queries of a kv head into, so that few
+// kv heads still make enough tasks. Each costs gradients of k and v of its own, which must be
+// summed.
+inline constexpr int64_t kMostParts = 8;
+int64_t backward_parts(int64_t key_tokens, int32_t kv_heads, int32_t head_dim, int32_t documents);
 
 // Generation: documents that ask with one row each. Their keys are cut into parts, so that a task
 // reads whole rows of the cache one after another and few heads still make many tasks; the parts'
@@ -65,8 +66,8 @@ int64_t plan_key_parts(const AttentionForward& op, int32_t first, int32_t end,
                        const DecodeWorkspace& workspace);
 
 // The parts of an op's workspace: the plan, and for the backward pass the f32 gradients of k and v
-// for every part of the queries and every head, [parts, heads, key_tokens, partial_stride] each,
-// which are summed over a group and the parts in order.
+// for every part of the queries, [parts, kv_heads, key_tokens, partial_stride] each, which are
+// summed over the parts in order.
 struct AttentionWorkspace {
   QueryBlock* blocks = nullptr;
   int64_t partial_stride = 0;  // head_dim, filled up to whole vectors
@@ -75,7 +76,7 @@ struct AttentionWorkspace {
   char* end = nullptr;
 };
 AttentionWorkspace attention_workspace(void* workspace, int64_t query_tokens, int64_t key_tokens,
-                                       int32_t heads, int32_t head_dim);
+                                       int32_t kv_heads, int32_t head_dim);
 size_t attention_workspace_bytes(const CpuDevice& device, const AttentionShape& shape);
 
 }  // namespace lowrank::cpu

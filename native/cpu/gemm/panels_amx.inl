@@ -52,8 +52,8 @@ struct TileProduct {
                                  Side&& side) {
     for (int64_t k = 0; k < depth; k += 32, left.at += left.step, right += kStep) {
       LOWRANK_TILE_PANEL(4, left.at, left.row_bytes, !kStreamRight);
-      LOWRANK_TILE_PANEL(6, right, 64, kStreamRight);
-      if constexpr (kBeside) LOWRANK_TILE_PANEL(7, right + kTile, 64, kStreamRight);
+      LOWRANK_TILE_STREAM(6, right, 64);
+      if constexpr (kBeside) LOWRANK_TILE_STREAM(7, right + kTile, 64);
       LOWRANK_TILE_MULTIPLY(0, 4, 6);
       if constexpr (kBelow)
         LOWRANK_TILE_PANEL(5, left.at + left.below, left.row_bytes, !kStreamRight);
@@ -74,7 +74,40 @@ struct TileProduct {
   }
 };
 
-// c [32, 32] += left panel x right panel, or begins as it.
+// Where multiply_panels calls beside().
+LOWRANK_INLINE int64_t places_beside(int64_t depth) { return depth / 32 * 4 + 4; }
+
+// c [32, 32] += left panel x right panel, or begins as it. beside() is done between the tiles'
+// instructions, in few of them at a time: vectors wait where many stand together.
+template <typename Beside>
+LOWRANK_INLINE void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth,
+                                    float* c, int64_t stride, bool begin, Beside&& beside) {
+  TileProduct<2, 2>::begin(begin ? nullptr : c, stride);
+  for (int64_t k = 0; k < depth; k += 32, left += kStep, right += kStep) {
+    LOWRANK_TILE_LOAD(4, left, 64);
+    LOWRANK_TILE_STREAM(6, right, 64);
+    beside();
+    LOWRANK_TILE_MULTIPLY(0, 4, 6);
+    LOWRANK_TILE_STREAM(7, right + kTile, 64);
+    beside();
+    LOWRANK_TILE_MULTIPLY(1, 4, 7);
+    LOWRANK_TILE_LOAD(5, left + kTile, 64);
+    beside();
+    LOWRANK_TILE_MULTIPLY(2, 5, 6);
+    LOWRANK_TILE_MULTIPLY(3, 5, 7);
+    beside();
+  }
+  float* lower = c + 16 * stride;
+  LOWRANK_TILE_STORE(0, c, stride * 4);
+  beside();
+  LOWRANK_TILE_STORE(1, c + 16, stride * 4);
+  beside();
+  LOWRANK_TILE_STORE(2, lower, stride * 4);
+  beside();
+  LOWRANK_TILE_STORE(3, lower + 16, stride * 4);
+  beside();
+}
+
 inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth, float* c,
                             int64_t stride, bool begin) {
   using Product = TileProduct<2, 2>;

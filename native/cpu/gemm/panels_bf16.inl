@@ -41,3 +41,12 @@ inline void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t
           : multiply_eight_rows<false>(rows, right, depth, c + row * stride, stride);
   }
 }
+
+// Nothing else runs while these multiply: beside() is done once, behind the product.
+constexpr int64_t places_beside(int64_t) { return 1; }
+template <typename Beside>
+LOWRANK_INLINE void multiply_panels(const uint16_t* left, const uint16_t* right, int64_t depth,
+                                    float* c, int64_t stride, bool begin, Beside&& beside) {
+  multiply_panels(left, right, depth, c, stride, begin);
+  beside();
+}

@@ -1,6 +1,6 @@
-// Flash-attention backward (Dao, arXiv 2307.08691) with five products per tile. One task is a head
-// and a part of a document's queries: it alone writes their d_q and its share of d_k and d_v, which
-// a second pass sums over the heads of a group and the parts in order.
+// Flash-attention backward (Dao, arXiv 2307.08691) with five products per tile. One task is heads
+// that share a kv head, one after the other, and a part of a document's queries: it alone writes
+// their d_q and its share of d_k and d_v, which a second pass sums over the parts in order.
 
 // A part's queries, and the keys that they see (the first is a tile's).
 struct QueryPart {
@@ -31,17 +31,36 @@ inline QueryPart query_part(const Document& document, int64_t part, int64_t part
   return queries;
 }
 
+// A task's sums of d_k and d_v, from the document's first key on, and the keys that it adds to.
+struct KeySums {
+  float *d_k = nullptr, *d_v = nullptr;
+  int64_t key_begin = 0, key_end = 0;
+};
+
 // What a task of the backward pass has to do.
 struct BackwardTask {
-  int64_t document, head, part, parts;
-  AttentionWorkspace workspace;
+  const AttentionBackward& op;
+  int64_t index;  // of the document
+  Document document;
+  int64_t kv_head, head_begin, head_end;
+  QueryPart queries;
+  KeySums sums;
+  int64_t stride;  // of their rows
 
-  // Row 0 of the document's keys in this task's share of d_k or d_v.
-  float* rows_of(float* gradients, const AttentionForward& op, int64_t first_key) const {
-    return gradients +
-           ((part * op.heads + head) * op.k.rows + first_key) * workspace.partial_stride;
+  void clear() const {
+    for (int64_t i = sums.key_begin * stride; i < sums.key_end * stride; ++i)
+      sums.d_k[i] = sums.d_v[i] = 0;
   }
 };
+
+// A part's sums in the workspace.
+inline KeySums shared_sums(const AttentionForward& op, const AttentionWorkspace& workspace,
+                           const Document& document, int64_t kv_head, int64_t part,
+                           const QueryPart& queries) {
+  const int64_t row = (part * op.kv_heads + kv_head) * op.k.rows + document.k_begin;
+  const int64_t at = row * workspace.partial_stride;
+  return {workspace.d_k + at, workspace.d_v + at, queries.key_begin, queries.key_end};
+}
 
 struct BackwardScratch {
   float* q;             // [kBackwardRows][stride], times scale
@@ -178,16 +197,13 @@ void load_query_block(const AttentionBackward& op, const Document& document, int
 }
 
 template <typename X>
-void backward_head(const AttentionBackward& op, const BackwardTask& task, float* memory) {
+void backward_head(const BackwardTask& task, int64_t head, float* memory) {
+  const AttentionBackward& op = task.op;
   const AttentionForward& forward = op.forward;
-  const Document document(forward, task.document);
-  const QueryPart part = query_part(document, task.part, task.parts);
-  const int64_t dim = forward.head_dim, stride = tile_stride(dim), head = task.head;
-  const int64_t kv_column = head / (forward.heads / forward.kv_heads) * dim;
-  const int64_t d_stride = task.workspace.partial_stride;
-  float* d_k = task.rows_of(task.workspace.d_k, forward, document.k_begin);
-  float* d_v = task.rows_of(task.workspace.d_v, forward, document.k_begin);
-  for (int64_t i = part.key_begin * d_stride; i < part.key_end * d_stride; ++i) d_k[i] = d_v[i] = 0;
+  const Document& document = task.document;
+  const QueryPart& part = task.queries;
+  const int64_t dim = forward.head_dim, stride = tile_stride(dim), d_stride = task.stride;
+  const int64_t kv_column = task.kv_head * dim;
   const BackwardScratch s = backward_scratch(memory, dim);
 
   for (int64_t begin = part.begin; begin < part.end; begin += kBackwardRows) {
@@ -204,7 +220,8 @@ void backward_head(const AttentionBackward& op, const BackwardTask& task, float*
         s.low[lane] = static_cast<float>(smaller(keys, larger(0, seen.low - tile)));
         s.high[lane] = static_cast<float>(smaller(keys, larger(0, seen.high - tile)));
       }
-      backward_tile(s, k, v, rows, dim, d_k + tile * d_stride, d_v + tile * d_stride, d_stride);
+      backward_tile(s, k, v, rows, dim, task.sums.d_k + tile * d_stride,
+                    task.sums.d_v + tile * d_stride, d_stride);
     }
     for (int64_t r = 0; r < rows; ++r)
       unpack_row(s.d_q + r * stride, dim, forward.scale,
@@ -212,41 +229,24 @@ void backward_head(const AttentionBackward& op, const BackwardTask& task, float*
   }
 }
 
-// d_k and d_v of one key row: the sum over each group's heads and the parts, in order. A row of a
-// document without queries gets no gradient.
+// d_k and d_v of the keys [begin, end) of a document and a kv head: the sum over the parts, in
+// order.
 template <typename X>
-void sum_groups(const AttentionBackward& op, const AttentionWorkspace& workspace, int64_t parts,
-                int64_t row, float* memory) {
-  const AttentionForward& forward = op.forward;
-  int64_t index = 0, end = forward.documents;  // the last document that begins at or before `row`
-  while (end - index > 1) {
-    const int64_t middle = (index + end) / 2;
-    (forward.k_offsets[middle] <= row ? index : end) = middle;
-  }
-  bool adds[kMostParts] = {};
-  if (forward.documents > 0) {
-    const Document document(forward, index);
-    const int64_t key = row - document.k_begin;
-    for (int64_t part = 0; part < parts; ++part) {
-      const QueryPart queries = query_part(document, part, parts);
-      adds[part] = key >= queries.key_begin && key < queries.key_end;
-    }
-  }
-  const int64_t dim = forward.head_dim, group = forward.heads / forward.kv_heads;
-  const int64_t stride = workspace.partial_stride;
-  for (int64_t kv_head = 0; kv_head < forward.kv_heads; ++kv_head) {
+void sum_parts(const AttentionBackward& op, const Document& document, int64_t kv_head,
+               const KeySums* parts, int64_t count, int64_t stride, int64_t begin, int64_t end,
+               float* memory) {
+  const int64_t dim = op.forward.head_dim;
+  for (int64_t key = begin; key < end; ++key) {
     for (int which = 0; which < 2; ++which) {
-      const float* from = which == 0 ? workspace.d_k : workspace.d_v;
-      for (int64_t i = 0; i < stride; i += kLanes) {
-        F32 sum = F32{};
-        for (int64_t part = 0; part < parts; ++part) {
-          if (!adds[part]) continue;
-          for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-            sum += load(from + ((part * forward.heads + head) * forward.k.rows + row) * stride + i);
-        }
-        store(memory + i, sum);
+      for (int64_t i = 0; i < stride; i += kLanes) store(memory + i, F32{});
+      for (int64_t part = 0; part < count; ++part) {
+        if (key < parts[part].key_begin || key >= parts[part].key_end) continue;
+        const float* from = (which == 0 ? parts[part].d_k : parts[part].d_v) + key * stride;
+        for (int64_t i = 0; i < stride; i += kLanes)
+          store(memory + i, load(memory + i) + load(from + i));
       }
-      unpack_row(memory, dim, 1.0f, row_of<X>(which == 0 ? op.d_k : op.d_v, row, kv_head * dim));
+      unpack_row(memory, dim, 1.0f,
+                 row_of<X>(which == 0 ? op.d_k : op.d_v, document.k_begin + key, kv_head * dim));
     }
   }
 }

@@ -1,202 +1,128 @@
-// Flash-attention forward over bf16 tiles: the same task as attention_forward.inl, with the scores
-// K Q^T, [key][lane], and the transposed output V^T P. Only P is rounded, to bf16; the sum of the
-// softmax takes it unrounded.
-
-constexpr int64_t kTileKeys = 128;  // keys of a step: 4 panels, so that V^T P sums over 4 tiles
-
-// What lanes see, as keys of their document: lane i sees [low, high). Vectors of lanes have the
-// extremes of their lanes, so that whole panels are skipped and most masks left out.
-struct LaneRanges {
-  float* low;
-  float* high;
-  struct Extremes {
-    int64_t lowest, last_low, first_high, highest;
-  };
-  Extremes vectors[kMaxLanes / kLanes];
-
-  // Lanes [lane, lane + kLanes) see what `count` queries from `query` on see; the others nothing.
-  void set(int64_t lane, const Document& document, int64_t query, int64_t count) {
-    Extremes all{INT32_MAX, 0, 0, 0};
-    for (int64_t i = 0; i < kLanes; ++i) {
-      const Visible seen = i < count ? document.visible(query + i) : Visible{0, 0};
-      low[lane + i] = static_cast<float>(seen.low);
-      high[lane + i] = static_cast<float>(seen.high);
-      if (i >= count) continue;
-      if (i == 0) all.lowest = seen.low;
-      all.last_low = seen.low;
-      all.highest = seen.high;
-    }
-    if (count >= kLanes) all.first_high = static_cast<int64_t>(high[lane]);
-    vectors[lane / kLanes] = all;
-  }
-  // The keys that any lane of a panel sees.
-  Visible panel(int64_t index) const {
-    const Extremes &a = vectors[2 * index], &b = vectors[2 * index + 1];
-    return {smaller(a.lowest, b.lowest), larger(a.highest, b.highest)};
-  }
-  // Whether some lane of a vector doesn't see all the keys [begin, end).
-  bool edge(int64_t vector, int64_t begin, int64_t end) const {
-    return vectors[vector].last_low > begin || vectors[vector].first_high < end;
-  }
-};
-
-// Whole panels of keys around what a panel of lanes sees of [begin, end); empty where low >= high.
-inline Visible visible_panels(const Visible& seen, int64_t begin, int64_t end) {
-  return {larger(begin, seen.low / kPanel * kPanel), smaller(end, round_up(seen.high, kPanel))};
-}
-
-struct TileForwardScratch {
-  uint16_t* q;      // right panels, [lanes / kPanel][dim]
-  uint16_t* p;      // right panel, [kTileKeys]
-  float* scores;    // [kTileKeys][kPanel]
-  float* out;       // [lanes / kPanel][padded dim][kPanel]
-  float* out_rows;  // [kPanel][padded dim]
-  float* max;       // [kMaxLanes], of the scores times log2(e)
-  float* sum;       // [kMaxLanes]
-  LaneRanges lanes;
-};
-
-inline TileForwardScratch tile_forward_scratch(float* memory, int64_t head_dim) {
-  const int64_t dim = padded_dim(head_dim);
-  TileForwardScratch s;
-  const auto take = [&](int64_t count) {
-    float* part = memory;
-    memory += count;
-    return part;
-  };
-  s.q = reinterpret_cast<uint16_t*>(take(kMaxLanes * dim / 2));
-  s.p = reinterpret_cast<uint16_t*>(take(kTileKeys * kPanel / 2));
-  s.scores = take(kTileKeys * kPanel);
-  s.out = take(kMaxLanes * dim);
-  s.out_rows = take(kPanel * dim);
-  s.max = take(kMaxLanes);
-  s.sum = take(kMaxLanes);
-  s.lanes.low = take(kMaxLanes);
-  s.lanes.high = take(kMaxLanes);
-  return s;
-}
+// Flash-attention forward over bf16 panels: the task of attention_forward.inl with the scores Q
+// K^T, [query][key], so that P is a left panel and the sums P V are rows of the output. A panel of
+// 32 queries takes kStepKeys keys a step. The softmax of a step is computed between the
+// instructions of the products of its neighbours (the scores of the next one, P V of the last one):
+// tiles and vectors work at once. Only P is rounded, to bf16; the sum of the softmax takes it
+// unrounded.
 
 constexpr float kLn2 = 0x1.62e43p-1f;
 
-// Scores of `keys` become P for one panel of lanes; `change` becomes the factors of what was summed
-// before, by vectors. `scale` includes log2(e).
-template <bool kEdge>
-LOWRANK_INLINE void softmax_panel(const TileForwardScratch& s, int64_t lane, Visible keys,
-                                  float scale, F32* change) {
-  const int64_t begin = keys.low, end = keys.high;
-  const F32 factor = splat(scale), masked = splat(kMasked);
-  F32 first[2], last[2], largest[2], sum[2] = {F32{}, F32{}};
-#pragma GCC unroll 2
-  for (int v = 0; v < 2; ++v) {
-    first[v] = load(s.lanes.low + lane + v * kLanes);
-    last[v] = load(s.lanes.high + lane + v * kLanes);
-    largest[v] = load(s.max + lane + v * kLanes);
-  }
-  const auto seen = [&](F32 value, int64_t key, int v, F32 otherwise) {
-    if constexpr (!kEdge) return value;
-    const F32 number = splat(static_cast<float>(key));
-    const F32 low = number < last[v] ? value : otherwise;
-    return number < first[v] ? otherwise : low;
-  };
-  const float* scores = s.scores;
-  for (int64_t j = begin; j < end; ++j, scores += kPanel)
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v)
-      largest[v] = max(largest[v], seen(load(scores + v * kLanes) * factor, j, v, masked));
-#pragma GCC unroll 2
-  for (int v = 0; v < 2; ++v) {
-    change[v] = exp2(load(s.max + lane + v * kLanes) - largest[v]);
-    store(s.max + lane + v * kLanes, largest[v]);
-  }
-  scores = s.scores;
-  for (int64_t j = begin; j < end; j += 2, scores += 2 * kPanel) {
-    uint16_t* p = s.p + (j - begin) / 32 * kStep + (j - begin) % 32 / 2 * 32;
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      F32 value[2];
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        value[i] = exp2(fma(load(scores + i * kPanel + v * kLanes), factor, -largest[v]));
-        value[i] = seen(value[i], j + i, v, F32{});
-      }
-      sum[v] += value[0] + value[1];
-      store_pairs(value[0], value[1], p + v * kTile);
-    }
-  }
-#pragma GCC unroll 2
-  for (int v = 0; v < 2; ++v) {
-    float* total = s.sum + lane + v * kLanes;
-    store(total, fma(load(total), change[v], sum[v]));
+// Scales what a panel summed before `step`, where that has changed what is subtracted.
+inline void rescale_panel(const TileForwardScratch& s, const KeyStep& step, int64_t dim) {
+  for (int64_t lane = step.panel * kPanel; lane < (step.panel + 1) * kPanel; ++lane) {
+    const float change = s.change[lane];
+    s.change[lane] = 1;
+    if (step.first || change == 1) continue;
+    float* row = s.out + lane * dim;
+    for (int64_t i = 0; i < dim; i += kLanes) store(row + i, load(row + i) * splat(change));
   }
 }
 
-// All keys [begin, end) of a step (multiples of kPanel) for one panel of lanes.
-inline void tile_forward_panel(const TileForwardScratch& s, const PackedHead& head, int64_t panel,
-                               int64_t begin, int64_t end, int64_t head_dim, float scale) {
-  const int64_t dim = padded_dim(head_dim);
-  const Visible keys = visible_panels(s.lanes.panel(panel), begin, end);
-  if (keys.low >= keys.high) return;
-  for (int64_t key = keys.low; key < keys.high; key += kPanel)
-    multiply_panels(head.k + key * dim, s.q + panel * kPanel * dim, dim,
-                    s.scores + (key - keys.low) * kPanel, kPanel, true);
-  float* out = s.out + panel * kPanel * dim;
-  const int64_t lane = panel * kPanel, vector = 2 * panel;
-  const bool edge =
-      s.lanes.edge(vector, keys.low, keys.high) || s.lanes.edge(vector + 1, keys.low, keys.high);
-  F32 change[2];
-  edge ? softmax_panel<true>(s, lane, keys, scale, change)
-       : softmax_panel<false>(s, lane, keys, scale, change);
-  for (int64_t v = 0; v < 2; ++v) {
-    if (reduce_add(change[v]) == kLanes) continue;  // factors are 1 at most
-    for (int64_t i = 0; i < dim; ++i) {
-      float* row = out + i * kPanel + v * kLanes;
-      store(row, load(row) * change[v]);
+// One task: the queries of a block for some heads of a group, in panels of lanes. A head's queries
+// are filled up to whole vectors of lanes.
+struct TileForwardBlock {
+  const AttentionForward& op;
+  const Document document;
+  const PackedHead& keys;
+  const QueryBlock& block;
+  int64_t head_begin, head_count;
+  TileForwardScratch s;
+  int64_t dim = padded_dim(op.head_dim);
+  int64_t lanes_per_head = round_up(block.rows, kLanes);
+  int64_t panels = round_up(lanes_per_head * head_count, kPanel) / kPanel;
+
+  // Where a vector of lanes stands in the matrices, and how many of them are queries.
+  struct Queries {
+    int64_t head, row, count;
+  };
+  Queries queries(int64_t lane) const {
+    const int64_t head = lane / lanes_per_head, row = lane % lanes_per_head;
+    const int64_t count = head < head_count ? smaller(kLanes, block.rows - row) : 0;
+    return {head_begin + head, document.q_begin + block.begin + row, count};
+  }
+
+  void run() {
+    for (int64_t lane = 0; lane < panels * kPanel; lane += kLanes) {
+      s.lanes.set(lane, document, block.begin + lane % lanes_per_head, queries(lane).count);
+      store(s.max + lane, splat(kMasked));
+      store(s.change + lane, splat(1));
+      for (int64_t i = 0; i < kLanes; ++i) store(s.sum + (lane + i) * kLanes, F32{});
+    }
+    const int64_t key_begin = document.visible(block.begin).low / kPanel * kPanel;
+    const int64_t key_end = round_up(document.visible(block.begin + block.rows - 1).high, kPanel);
+    KeySteps steps{s.lanes, panels, key_begin, key_end};
+    KeyStep last, now;
+    int turn = 0;
+    do {
+      const KeyStep next = steps.next();
+      step(turn, next, now, last);
+      last = now, now = next, turn = 1 - turn;
+    } while (now.panels() + last.panels() > 0);
+  }
+
+  // The scores of `next`, the softmax of `now`, and P V of `last`; each may have no keys. Buffers
+  // of `now` are those of index `turn`.
+  void step(int turn, const KeyStep& next, KeyStep& now, const KeyStep& last) {
+    const StepSoftmax softmax{s, now, s.scores[turn], s.p[turn], op.scale * kLog2E};
+    if (last.rescaled) rescale_panel(s, last, dim);
+    if (next.first) begin_panel(next.panel);
+    if (now.first) softmax.begin_panel();
+    const int64_t places =
+        next.panels() * places_beside(dim) +
+        (last.panels() > 0 ? dim / kPanel * places_beside(last.panels() * kPanel) : 0);
+    const int64_t rows = now.panels() > 0 ? kPanel : 0;
+    int64_t place = 0, row = 0;
+    const auto beside = [&] {
+      const int64_t end = ++place * rows / places;
+      if (row < end) softmax.rows(row, end);
+      row = end;
+    };
+    for (int64_t i = 0; i < next.panels(); ++i)
+      multiply_panels(s.q + next.panel * kPanel * dim, keys.k + (next.keys.low + i * kPanel) * dim,
+                      dim, s.scores[1 - turn] + i * kPanel, kStepKeys, true, beside);
+    if (last.panels() > 0)
+      for (int64_t i = 0; i < dim; i += kPanel)
+        multiply_panels(s.p[1 - turn], keys.v + i * keys.rows + last.keys.low / kPanel * kStep,
+                        last.panels() * kPanel, s.out + last.panel * kPanel * dim + i, dim,
+                        last.first, beside);
+    if (row < rows) softmax.rows(row, rows);
+    if (last.last) end_panel(last.panel);
+  }
+
+  void begin_panel(int64_t panel) const {
+    for (int64_t half = 0; half < 2; ++half) {
+      const Queries at = queries(panel * kPanel + half * kLanes);
+      pack_left_half(head_rows(op.q, at.row, at.head * op.head_dim, at.count, op.head_dim),
+                     s.q + panel * kPanel * dim + half * kTile);
     }
   }
-  for (int64_t i = 0; i < dim; i += kPanel)
-    multiply_panels(head.v + i * head.rows + keys.low / kPanel * kStep, s.p, keys.high - keys.low,
-                    out + i * kPanel, kPanel, false);
-}
+
+  void end_panel(int64_t panel) const {
+    for (int64_t lane = panel * kPanel; lane < (panel + 1) * kPanel; lane += kLanes) {
+      const Queries at = queries(lane);
+      F32 sums{};
+      for (int64_t i = 0; i < at.count; ++i) {
+        sums[i] = reduce_add(load(s.sum + (lane + i) * kLanes));
+        unpack_row(s.out + (lane + i) * dim, op.head_dim, 1 / sums[i],
+                   row_of<BF16>(op.out, at.row + i, at.head * op.head_dim));
+      }
+      if (!op.lse || at.count == 0) continue;
+      store_n(op.lse + at.head * op.q.rows + at.row,
+              fma(load(s.max + lane), splat(kLn2), log(sums)), at.count);
+    }
+  }
+};
 
 // The block of attention_forward.inl's forward_block over tiles.
-inline void tile_forward_block(const AttentionForward& op, const PackedHeads& packed,
+inline void tile_forward_block(const AttentionForward& op, const PackedHead& keys,
                                const QueryBlock& block, int64_t head_begin, int64_t head_count,
                                float* memory) {
-  const int64_t dim = op.head_dim, width = padded_dim(dim);
-  const int64_t kv_head = head_begin / (op.heads / op.kv_heads);
-  const Document document(op, block.document);
-  const PackedHead keys = packed_head(op, packed, document, block.document, kv_head);
-  const int64_t rows = block.rows, lanes_per_head = round_up(rows, kLanes);
-  const int64_t lanes = round_up(lanes_per_head * head_count, kPanel);
-  TileForwardScratch s = tile_forward_scratch(memory, dim);
-
-  for (int64_t lane = 0; lane < lanes; lane += kLanes) {
-    const int64_t head = head_begin + lane / lanes_per_head, row = lane % lanes_per_head;
-    const int64_t count = head < head_begin + head_count ? smaller(kLanes, rows - row) : 0;
-    const int64_t query = document.q_begin + block.begin + row;
-    pack_right_half(head_rows(op.q, query, head * dim, count, dim),
-                    s.q + lane / kPanel * kPanel * width + lane % kPanel / kLanes * kTile);
-    s.lanes.set(lane, document, block.begin + row, count);
-    store(s.max + lane, splat(kMasked));
-    store(s.sum + lane, F32{});
-  }
-  for (int64_t i = 0; i < lanes * width; i += kLanes) store(s.out + i, F32{});
-
-  const int64_t key_begin = document.visible(block.begin).low / kPanel * kPanel;
-  const int64_t key_end = round_up(document.visible(block.begin + rows - 1).high, kPanel);
-  for (int64_t key = key_begin; key < key_end; key += kTileKeys)
-    for (int64_t panel = 0; panel * kPanel < lanes; ++panel)
-      tile_forward_panel(s, keys, panel, key, smaller(key + kTileKeys, key_end), dim,
-                         op.scale * kLog2E);
-
-  for (int64_t lane = 0; lane < lanes_per_head * head_count; ++lane) {
-    if (lane % kPanel == 0)
-      transpose_rows(s.out + lane * width, kPanel, width, kPanel, s.out_rows, width);
-    const int64_t head = head_begin + lane / lanes_per_head, row = lane % lanes_per_head;
-    if (row >= rows) continue;
-    const int64_t query = document.q_begin + block.begin + row;
-    unpack_row(s.out_rows + lane % kPanel * width, dim, 1 / s.sum[lane],
-               row_of<BF16>(op.out, query, head * dim));
-    if (op.lse) op.lse[head * op.q.rows + query] = s.max[lane] * kLn2 + __builtin_logf(s.sum[lane]);
-  }
+  TileForwardBlock task{op,
+                        Document(op, block.document),
+                        keys,
+                        block,
+                        head_begin,
+                        head_count,
+                        tile_forward_scratch(memory, op.head_dim)};
+  task.run();
 }

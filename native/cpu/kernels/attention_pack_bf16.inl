@@ -40,6 +40,13 @@ inline void pack_left_rows(const HeadRows& from, int64_t panels, uint16_t* to) {
   }
 }
 
+// Half a left panel, [16 rows][k = dim].
+inline void pack_left_half(const HeadRows& from, uint16_t* to) {
+  for (int64_t row = 0; row < 16; ++row)
+    for (int64_t k = 0; k < from.dim; k += 32)
+      _mm512_store_si512(to + k / 32 * kStep + row * 32, load_32(from, row, k));
+}
+
 // Half a right panel, [k = dim][16 rows as columns].
 inline void pack_right_half(const HeadRows& from, uint16_t* to) {
   for (int64_t k = 0; k < from.dim; k += 32, to += kStep) {
@@ -89,59 +96,60 @@ LOWRANK_INLINE int64_t packed_row(const AttentionForward& op, int64_t document) 
   return (int64_t{op.q_offsets[document]} + op.k_offsets[document]) / kPanel * kPanel;
 }
 
-// The packed forms of K and V in the workspace, each [document][kv head][form].
-struct PackedHeads {
-  uint16_t* k = nullptr;             // left rows
+// The packed forms of K and V of one document and kv head, filled up to `rows` rows.
+struct PackedHead {
+  uint16_t* k = nullptr;             // forward: right halves; backward: left rows
   uint16_t* k_transposed = nullptr;  // left deep; backward only
-  uint16_t* v = nullptr;             // forward: left deep; backward: left rows
+  uint16_t* v = nullptr;             // forward: right deep; backward: left rows
+  int64_t rows = 0;
 };
 
-LOWRANK_INLINE int64_t packed_elements(int64_t query_tokens, int64_t key_tokens, int64_t kv_heads,
-                                       int64_t head_dim) {
-  return round_up(query_tokens + key_tokens, kPanel) * kv_heads * padded_dim(head_dim);
+// Elements of all forms of a document's head.
+LOWRANK_INLINE int64_t packed_elements(int64_t keys, int64_t head_dim, bool backward) {
+  return round_up(keys, kPanel) * padded_dim(head_dim) * (backward ? 3 : 2);
+}
+inline PackedHead packed_head(uint16_t* memory, const Document& document, int64_t head_dim,
+                              bool backward) {
+  const int64_t rows = round_up(document.keys, kPanel), count = rows * padded_dim(head_dim);
+  return {memory, backward ? memory + 2 * count : nullptr, memory + count, rows};
 }
 
-// Where the forms of one document and kv head stand, and how many rows (with filling) they have.
-struct PackedHead {
-  const uint16_t *k, *k_transposed, *v;
-  int64_t rows;
-};
-inline PackedHead packed_head(const AttentionForward& op, const PackedHeads& packed,
-                              const Document& document, int64_t index, int64_t kv_head) {
-  const int64_t rows = round_up(document.keys, kPanel);
-  const int64_t at =
-      (packed_row(op, index) * op.kv_heads + kv_head * rows) * padded_dim(op.head_dim);
-  return {packed.k + at, packed.k_transposed ? packed.k_transposed + at : nullptr, packed.v + at,
-          rows};
+// The same in the op's workspace, [document][kv head][form].
+inline PackedHead shared_head(const AttentionForward& op, uint16_t* memory,
+                              const Document& document, int64_t index, int64_t kv_head,
+                              bool backward) {
+  const int64_t forms = backward ? 3 : 2, rows = round_up(document.keys, kPanel);
+  const int64_t at = packed_row(op, index) * op.kv_heads + kv_head * rows;
+  return packed_head(memory + at * forms * padded_dim(op.head_dim), document, op.head_dim,
+                     backward);
 }
 
 // Packs keys [begin, end) of a document (multiples of kPanel) for one kv head.
-inline void pack_keys(const AttentionForward& op, const PackedHeads& packed, int64_t index,
-                      int64_t kv_head, int64_t begin, int64_t end) {
-  const Document document(op, index);
-  const PackedHead head = packed_head(op, packed, document, index, kv_head);
+inline void pack_keys(const AttentionForward& op, const Document& document, int64_t kv_head,
+                      const PackedHead& head, int64_t begin, int64_t end) {
   const int64_t dim = op.head_dim, column = kv_head * dim, panel_size = kPanel * head.rows;
-  const int64_t at = head.k - packed.k;
   const HeadRows k = head_rows(op.k, document.k_begin, column, document.keys, dim);
   const HeadRows v = head_rows(op.v, document.k_begin, column, document.keys, dim);
   for (int64_t row = begin; row < end; row += kPanel) {
-    const auto rest = [&](const HeadRows& all) {
-      return HeadRows{all.data + row * all.stride, all.stride, all.count - row, dim};
+    const auto rest = [&](const HeadRows& all, int64_t from) {
+      return HeadRows{all.data + from * all.stride, all.stride, all.count - from, dim};
     };
-    const int64_t row_at = at + row * padded_dim(dim);
-    pack_left_rows(rest(k), 1, packed.k + row_at);
-    if (packed.k_transposed) {
-      pack_left_deep(k, row / kPanel, panel_size, packed.k_transposed + at);
-      pack_left_rows(rest(v), 1, packed.v + row_at);
+    const int64_t at = row * padded_dim(dim);
+    if (head.k_transposed) {
+      pack_left_rows(rest(k, row), 1, head.k + at);
+      pack_left_deep(k, row / kPanel, panel_size, head.k_transposed);
+      pack_left_rows(rest(v, row), 1, head.v + at);
     } else {
-      pack_left_deep(v, row / kPanel, panel_size, packed.v + at);
+      for (int64_t half = 0; half < kPanel; half += 16)
+        pack_right_half(rest(k, row + half), head.k + at + half / 16 * kTile);
+      pack_right_deep(v, row / kPanel, panel_size, head.v);
     }
   }
 }
 
-// Packs every document that the tiles work on.
-inline void pack_all_keys(CpuDevice& device, const AttentionForward& op,
-                          const PackedHeads& packed) {
+// Packs every document that the tiles work on into the workspace.
+inline void pack_all_keys(CpuDevice& device, const AttentionForward& op, uint16_t* memory,
+                          bool backward) {
   constexpr int64_t kRows = 4 * kPanel;
   const int64_t total = round_up(op.q.rows + op.k.rows, kPanel);
   const int64_t chunks = (total + kRows - 1) / kRows;
@@ -155,25 +163,16 @@ inline void pack_all_keys(CpuDevice& device, const AttentionForward& op,
     for (int64_t d = low; d < op.documents && packed_row(op, d) < last; ++d) {
       const Document document(op, d);
       if (document.queries < kTileQueries) continue;
-      const int64_t begin = larger(0, first - packed_row(op, d));
-      const int64_t end = smaller(round_up(document.keys, kPanel), last - packed_row(op, d));
-      pack_keys(op, packed, d, task % op.kv_heads, begin, end);
+      const int64_t kv_head = task % op.kv_heads;
+      pack_keys(op, document, kv_head, shared_head(op, memory, document, d, kv_head, backward),
+                larger(0, first - packed_row(op, d)),
+                smaller(round_up(document.keys, kPanel), last - packed_row(op, d)));
     }
   });
 }
 
-inline PackedHeads packed_heads(const AttentionForward& op, bool backward, void* memory) {
-  const int64_t count = packed_elements(op.q.rows, op.k.rows, op.kv_heads, op.head_dim);
-  uint16_t* data = static_cast<uint16_t*>(memory);
-  PackedHeads packed;
-  packed.k = data;
-  packed.v = data + count;
-  if (backward) packed.k_transposed = data + 2 * count;
-  return packed;
-}
-
 inline size_t packed_bytes(const AttentionShape& shape) {
-  const int64_t count =
-      packed_elements(shape.query_tokens, shape.key_tokens, shape.kv_heads, shape.head_dim);
-  return static_cast<size_t>(count) * sizeof(uint16_t) * (shape.backward ? 3 : 2);
+  const int64_t rows = round_up(shape.query_tokens + shape.key_tokens, kPanel);
+  const int64_t count = packed_elements(rows, shape.head_dim, shape.backward) * shape.kv_heads;
+  return static_cast<size_t>(count) * sizeof(uint16_t);
 }

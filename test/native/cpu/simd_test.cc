@@ -1,4 +1,5 @@
-// The error of exp, exp2 and sigmoid in cpu/simd_math.h, measured against f64 over all magnitudes.
+// The error of exp, exp2, log and sigmoid in cpu/simd_math.h, measured against f64 over all
+// magnitudes.
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -21,6 +22,8 @@ namespace avx512 {
 void probe_exp(const float* from, float* to, int64_t count);
 void probe_exp2(const float* from, float* to, int64_t count);
 void probe_sigmoid(const float* from, float* to, int64_t count);
+void probe_log(const float* from, float* to, int64_t count);
+void probe_exp2_where(const float* from, float* to, int64_t count);
 }  // namespace avx512
 namespace neon {
 void probe_exp(const float* from, float* to, int64_t count);
@@ -130,3 +133,31 @@ TEST(sigmoid_is_within_three_ulp) {
     CHECK(error <= 3);
   }
 }
+
+#if defined(__x86_64__)
+TEST(log_is_within_three_ulp) {
+  if (!cpu::isa_available(cpu::Isa::kAvx512)) return;
+  auto inputs = samples(std::numeric_limits<float>::min(), 0x1p127f);
+  std::erase(inputs, 1.0f);
+  const double error =
+      largest_error(cpu::avx512::probe_log, inputs, [](double x) { return std::log(x); });
+  std::printf("log avx512: %.3f ulp\n", error);
+  CHECK(error <= 3);
+  const float one = 1;
+  float result = -1;
+  cpu::avx512::probe_log(&one, &result, 1);
+  CHECK_EQ(result, 0.0f);
+}
+
+TEST(exp2_where_has_no_subnormal_results) {
+  if (!cpu::isa_available(cpu::Isa::kAvx512)) return;
+  const float inputs[] = {3, 3, -126.5f, -1e30f, -1e30f, 0, -125, 0, NAN};
+  float results[9];
+  cpu::avx512::probe_exp2_where(inputs, results, 9);
+  CHECK(std::abs(results[0] - 8.0f) <= 3 * 9.6e-7f);
+  CHECK(std::abs(results[2] / 0x1p-126f - 1) <= 3 * 0x1p-23f);
+  CHECK_EQ(results[4], results[2]);
+  CHECK(std::abs(results[6] / 0x1p-125f - 1) <= 3 * 0x1p-23f);
+  for (int i = 1; i < 9; i += 2) CHECK_EQ(results[i], 0.0f);
+}
+#endif

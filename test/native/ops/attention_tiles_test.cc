@@ -19,6 +19,7 @@ struct Case {
   const char* name;
   std::vector<int32_t> queries, keys;  // rows per document
   int32_t heads, kv_heads, head_dim, window;
+  float q_factor = 1;
 };
 
 // Documents with the same rows on both sides, as in training.
@@ -59,6 +60,14 @@ const std::vector<Case>& cases() {
       {"prefill after a cache", {40, 3, 1}, {200, 67, 9}, 4, 2, 64, 0},
       {"prefill in a window", {40, 100}, {200, 101}, 2, 2, 32, 50},
       {"documents without queries", {0, 30, 0}, {17, 40, 5}, 2, 1, 32, 0},
+      {"more keys than a task has room for", {40}, {4200}, 2, 1, 128, 0},
+      {"more sums than a task has room for",
+       {33, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+       {3100, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+       1,
+       1,
+       128,
+       0},
   };
   return all;
 }
@@ -79,9 +88,9 @@ struct Activation {
     else
       reinterpret_cast<float*>(bytes.data())[i] = x;
   }
-  void fill(uint64_t seed) {
+  void fill(uint64_t seed, float factor = 1) {
     const uint64_t key = random_key(seed, RandomUse::kTest);
-    for (size_t i = 0; i < bytes.size() / 4; ++i) set(i, random_normal(key, i));
+    for (size_t i = 0; i < bytes.size() / 4; ++i) set(i, factor * random_normal(key, i));
   }
   std::vector<float> values() const {
     std::vector<float> all(static_cast<size_t>(matrix.rows * matrix.cols));
@@ -115,7 +124,7 @@ Tensors run(const Case& c, DType dtype, const std::string& isa, int threads, Run
   Activation d_out(dtype, tq, c.heads * c.head_dim), d_q(dtype, tq, c.heads * c.head_dim);
   Activation k(dtype, tk, c.kv_heads * c.head_dim), v(dtype, tk, c.kv_heads * c.head_dim);
   Activation d_k(dtype, tk, c.kv_heads * c.head_dim), d_v(dtype, tk, c.kv_heads * c.head_dim);
-  q.fill(1), k.fill(2), v.fill(3), d_out.fill(4), d_k.fill(5), d_v.fill(6), d_q.fill(7);
+  q.fill(1, c.q_factor), k.fill(2), v.fill(3), d_out.fill(4), d_k.fill(5), d_v.fill(6), d_q.fill(7);
   Tensors result;
   result.lse.resize(static_cast<size_t>(c.heads * tq));
 
@@ -202,8 +211,8 @@ void same_bits(const std::string& what, const Tensors& a, const Tensors& b) {
   same_bits(what + " d_v", a.d_v, b.d_v);
 }
 
-void check_against_reference(DType dtype) {
-  for (const Case& c : cases()) {
+void check_against_reference(DType dtype, const std::vector<Case>& cases) {
+  for (const Case& c : cases) {
     const Tensors expected = run(c, dtype, "reference", 1);
     for (const std::string& isa : test::fast_isas()) {
       const Tensors actual = run(c, dtype, isa, 2, {.start = &expected});
@@ -220,8 +229,21 @@ void check_against_reference(DType dtype) {
 
 }  // namespace
 
-TEST(attention_tiles_f32_agree_with_the_reference) { check_against_reference(DType::kF32); }
-TEST(attention_tiles_bf16_agree_with_the_reference) { check_against_reference(DType::kBF16); }
+TEST(attention_tiles_f32_agree_with_the_reference) {
+  check_against_reference(DType::kF32, cases());
+}
+TEST(attention_tiles_bf16_agree_with_the_reference) {
+  check_against_reference(DType::kBF16, cases());
+}
+
+// Scores whose largest, by query and by step of keys, are far more than 2^8 and 2^-64 apart as
+// weights: what is subtracted must follow.
+TEST(attention_of_scores_far_apart_agrees_with_the_reference) {
+  Case whole = training("scores far apart", {600, 45}, 2, 1, 64);
+  Case window = training("scores far apart in a window", {300}, 2, 2, 32, 150);
+  whole.q_factor = window.q_factor = 32;
+  check_against_reference(DType::kBF16, {whole, window});
+}
 
 TEST(attention_bits_do_not_depend_on_threads) {
   for (const std::string& isa : test::fast_isas()) {
