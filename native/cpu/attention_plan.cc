@@ -103,9 +103,20 @@ int64_t plan_key_parts(const AttentionForward& op, int32_t first, int32_t end,
   return count;
 }
 
-int64_t backward_parts(int64_t key_tokens, int32_t kv_heads, int32_t head_dim, int32_t documents) {
-  const int64_t tasks = std::max<int64_t>(1, int64_t{kv_heads} * documents);
-  const bool are_long = key_tokens >= kLongDocument * std::max<int32_t>(1, documents);
+int32_t even_documents(const AttentionForward& op) {
+  int64_t all = 0, largest = 1;
+  for (int32_t document = 0; document < op.documents; ++document) {
+    const int32_t rows = op.q_offsets[document + 1] - op.q_offsets[document];
+    const int64_t cost = block_cost(op, {document, 0, rows});
+    all += cost, largest = std::max(largest, cost);
+  }
+  return static_cast<int32_t>(std::max<int64_t>(1, all / largest));
+}
+
+int64_t backward_parts(int64_t key_tokens, int32_t kv_heads, int32_t head_dim,
+                       int32_t even_documents) {
+  const int64_t tasks = std::max<int64_t>(1, int64_t{kv_heads} * even_documents);
+  const bool are_long = key_tokens >= kLongDocument * even_documents;
   const int64_t wanted = are_long ? kLongBackwardTasks : kBackwardTasks;
   const auto fitting = static_cast<int64_t>(
       kMorePartsBytes / std::max<size_t>(1, 2 * partial_bytes(key_tokens, kv_heads, head_dim)));

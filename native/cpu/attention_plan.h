@@ -31,11 +31,15 @@ int64_t plan_query_blocks(const AttentionForward& op, int64_t block_rows, QueryB
 // Query rows per forward task and head.
 int64_t forward_block_rows(int32_t heads, int32_t kv_heads);
 
+// As how many equal documents these share out: their query-key pairs over those of the largest.
+int32_t even_documents(const AttentionForward& op);
+
 // Parts, at most, that the backward pass cuts the heads and queries of a kv head into, so that few
 // kv heads still make enough tasks. Each costs gradients of k and v of its own, which must be
 // summed.
 inline constexpr int64_t kMostParts = 8;
-int64_t backward_parts(int64_t key_tokens, int32_t kv_heads, int32_t head_dim, int32_t documents);
+int64_t backward_parts(int64_t key_tokens, int32_t kv_heads, int32_t head_dim,
+                       int32_t even_documents);
 
 // Generation: documents that ask with one row each. Their keys are cut into parts, so that a task
 // reads whole rows of the cache one after another and few heads still make many tasks; the parts'

@@ -96,7 +96,7 @@ struct BackwardParts {
   int64_t group, heads, queries;
 
   explicit BackwardParts(const AttentionForward& op) : group(op.heads / op.kv_heads) {
-    const int64_t wanted = backward_parts(op.k.rows, op.kv_heads, op.head_dim, op.documents);
+    const int64_t wanted = backward_parts(op.k.rows, op.kv_heads, op.head_dim, even_documents(op));
     heads = smaller(group, wanted);
     queries = wanted / heads;
   }

@@ -48,7 +48,7 @@ inline void forward_documents(CpuDevice& device, const AttentionForward& op) {
 void tile_forward(CpuDevice& device, const AttentionForward& op) {
   // In generation no document fills tiles, and a loop over its keys that packs none isn't free.
   if (op.q.rows < kTileQueries) return vector_forward<BF16>(device, op);
-  const bool enough_tasks = int64_t{op.documents} * op.kv_heads >= 4 * device.pool.size();
+  const bool enough_tasks = int64_t{even_documents(op)} * op.kv_heads >= 4 * device.pool.size();
   if (enough_tasks && keys_fit(op, 0, false)) return forward_documents(device, op);
   auto* packed =
       reinterpret_cast<uint16_t*>(attention_workspace(op.workspace, op.q.rows, 0, 0, 0).d_k);
