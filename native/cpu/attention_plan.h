@@ -70,8 +70,8 @@ int64_t plan_key_parts(const AttentionForward& op, int32_t first, int32_t end,
                        const DecodeWorkspace& workspace);
 
 // The parts of an op's workspace: the plan, and for the backward pass the f32 gradients of k and v
-// for every part of the queries, [parts, kv_heads, key_tokens, partial_stride] each, which are
-// summed over the parts in order.
+// for every part, [parts, kv_heads, key_tokens, partial_stride] each, which are summed over the
+// parts in order.
 struct AttentionWorkspace {
   QueryBlock* blocks = nullptr;
   int64_t partial_stride = 0;  // head_dim, filled up to whole vectors

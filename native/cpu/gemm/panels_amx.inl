@@ -52,8 +52,8 @@ struct TileProduct {
                                  Side&& side) {
     for (int64_t k = 0; k < depth; k += 32, left.at += left.step, right += kStep) {
       LOWRANK_TILE_PANEL(4, left.at, left.row_bytes, !kStreamRight);
-      LOWRANK_TILE_STREAM(6, right, 64);
-      if constexpr (kBeside) LOWRANK_TILE_STREAM(7, right + kTile, 64);
+      LOWRANK_TILE_PANEL(6, right, 64, kStreamRight);
+      if constexpr (kBeside) LOWRANK_TILE_PANEL(7, right + kTile, 64, kStreamRight);
       LOWRANK_TILE_MULTIPLY(0, 4, 6);
       if constexpr (kBelow)
         LOWRANK_TILE_PANEL(5, left.at + left.below, left.row_bytes, !kStreamRight);

@@ -117,8 +117,7 @@ struct TileBackwardStep {
         const int64_t panel = (key - begin) / kPanel, at = row * kPanel * dim;
         multiply_panels(head.k + key * dim, s.q + at, dim, s.scores, kPanel, true);
         multiply_panels(head.v + key * dim, s.d_out + at, dim, s.d_p, kPanel, true);
-        const bool masked = s.lanes.edge(2 * row, key, key + kPanel) ||
-                            s.lanes.edge(2 * row + 1, key, key + kPanel);
+        const bool masked = s.lanes.edge(row, key, key + kPanel);
         const auto softmax = masked ? softmax_backward<true> : softmax_backward<false>;
         softmax(s, row, panel, key, scale);
         queries[panel].low = smaller(queries[panel].low, row);

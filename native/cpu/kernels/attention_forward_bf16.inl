@@ -44,7 +44,6 @@ struct TileForwardBlock {
   void run() {
     for (int64_t lane = 0; lane < panels * kPanel; lane += kLanes) {
       s.lanes.set(lane, document, block.begin + lane % lanes_per_head, queries(lane).count);
-      store(s.max + lane, splat(kMasked));
       store(s.change + lane, splat(1));
       for (int64_t i = 0; i < kLanes; ++i) store(s.sum + (lane + i) * kLanes, F32{});
     }

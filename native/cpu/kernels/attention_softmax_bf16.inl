@@ -34,9 +34,10 @@ struct LaneRanges {
     const Extremes &a = vectors[2 * index], &b = vectors[2 * index + 1];
     return {smaller(a.lowest, b.lowest), larger(a.highest, b.highest)};
   }
-  // Whether some lane of a vector doesn't see all the keys [begin, end).
-  bool edge(int64_t vector, int64_t begin, int64_t end) const {
-    return vectors[vector].last_low > begin || vectors[vector].first_high < end;
+  // Whether some lane of a panel doesn't see all the keys [begin, end).
+  bool edge(int64_t index, int64_t begin, int64_t end) const {
+    const Extremes &a = vectors[2 * index], &b = vectors[2 * index + 1];
+    return larger(a.last_low, b.last_low) > begin || smaller(a.first_high, b.first_high) < end;
   }
 };
 
@@ -85,8 +86,7 @@ struct KeySteps {
     step.keys = keys;
     step.first = keys.low <= seen.low;
     step.last = keys.high >= seen.high;
-    step.masked = lanes.edge(2 * panel, keys.low, keys.high) ||
-                  lanes.edge(2 * panel + 1, keys.low, keys.high);
+    step.masked = lanes.edge(panel, keys.low, keys.high);
     return step;
   }
 };

@@ -74,12 +74,12 @@ void tile_backward(CpuDevice& device, const AttentionBackward& op) {
   backward<BF16>(device, op, [&](const BackwardTask& task, float* memory) {
     const Document& document = task.document;
     if (document.queries < kTileQueries) return vector_task<BF16>(task, memory);
-    PackedHead keys = shared_head(forward, packed, document, task.index, task.kv_head, true);
-    if (fit) {
-      keys = packed_head(room_for_keys(memory, taken), document, forward.head_dim, true);
+    const PackedHead keys =
+        fit ? packed_head(room_for_keys(memory, taken), document, forward.head_dim, true)
+            : shared_head(forward, packed, document, task.index, task.kv_head, true);
+    if (fit)
       pack_keys(forward, document, task.kv_head, keys, task.queries.key_begin / kPanel * kPanel,
                 round_up(task.queries.key_end, kPanel));
-    }
     const TileScope scope;
     (void)scope;
     for (int64_t head = task.head_begin; head < task.head_end; ++head)
